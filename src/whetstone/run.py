@@ -1,0 +1,275 @@
+"""The run: a folder of plain files that holds everything a claim rests on.
+
+``run.json`` says what was asked and with what; ``metrics.jsonl`` is the training curve; ``adapter/`` or ``model/``
+holds the tuned weights; ``samples/`` the evidence; ``report/`` what was concluded. One process writes at a time, files
+appear whole or not at all, and nothing that is finished is overwritten without being asked.
+"""
+
+import contextlib
+import datetime
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import whetstone
+from whetstone.errors import UserError
+from whetstone.experiment import Experiment
+from whetstone.files import read_json, write_json
+
+__all__ = ["DataRecord", "Hardware", "Judgement", "Manifest", "Run", "Tuning", "WeightsRecord", "list_runs"]
+
+_PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "numpy", "scipy", "statsmodels")
+
+
+class Record(BaseModel):
+    """Part of ``run.json``; unknown keys are an error, because a record that is half understood proves nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Hardware(Record):
+    """The machine that the run was made on."""
+
+    machine: str
+    processor: str
+    cores: int
+    memory_bytes: int
+    system: str
+    python: str
+
+    @classmethod
+    def here(cls) -> "Hardware":
+        """Describes this machine."""
+        return cls(
+            machine=platform.machine(),
+            processor=_processor_name(),
+            cores=psutil.cpu_count() or 1,
+            memory_bytes=psutil.virtual_memory().total,
+            system=f"{platform.system()} {platform.release()}",
+            python=platform.python_version(),
+        )
+
+
+class DataRecord(Record):
+    """How many examples each split holds, and the hash of their content."""
+
+    counts: dict[str, int]
+    hashes: dict[str, str]
+
+
+class WeightsRecord(Record):
+    """Which weights: where they came from and the hash of the tensors."""
+
+    origin: str
+    sha256: str
+    parameters: int
+    trainable_parameters: int = 0
+
+
+class Tuning(Record):
+    """What training did, written once, when the tuned weights are safely on disk."""
+
+    finished_at: str
+    duration_s: float
+    steps: int
+    loss_tokens: int
+    final_loss: float
+    peak_memory_bytes: int
+    device: str
+    tuned: WeightsRecord
+
+
+class Judgement(Record):
+    """The rule, frozen before the first token was generated."""
+
+    rule_hash: str
+    frozen_at: str
+    candidate: WeightsRecord
+    data_hash: str
+    device: str
+
+
+class Manifest(Record):
+    """The content of ``run.json``."""
+
+    name: str
+    created_at: str
+    whetstone_version: str
+    git_commit: str | None
+    experiment: Experiment
+    experiment_hash: str
+    training_hash: str
+    packages: dict[str, str]
+    hardware: Hardware
+    data: DataRecord | None = None
+    base: WeightsRecord | None = None
+    tuning: Tuning | None = None
+    judgement: Judgement | None = None
+    notes: tuple[str, ...] = ()
+    """What was asked and could not be done as asked."""
+
+    @property
+    def state(self) -> str:
+        """How far the run has come, in one word."""
+        if self.tuning is None:
+            return "begun"
+        return "tuned" if self.judgement is None else "judged"
+
+
+class Run:
+    """One run folder, opened for reading, or for writing inside :meth:`lock`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON row for each logged training step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """The folder of evidence: ``examples.jsonl`` and one file an arm."""
+        return self.path / "samples"
+
+    @property
+    def report(self) -> Path:
+        """The folder of rendered reports."""
+        return self.path / "report"
+
+    def weights(self, kind: str) -> Path:
+        """``adapter`` (LoRA), ``model`` (full or scratch) or ``base`` (the untrained weights of a scratch run)."""
+        return self.path / kind
+
+    def exists(self) -> bool:
+        """Whether a manifest is there; a folder without one was abandoned before it began."""
+        return (self.path / "run.json").exists()
+
+    def manifest(self) -> Manifest:
+        """Reads ``run.json``.
+
+        Raises:
+            UserError: There is none, or it does not follow the schema of this version.
+        """
+        path = self.path / "run.json"
+        if not path.exists():
+            raise UserError(f"{self.path}: not a run (no run.json); 'whet runs' lists what there is")
+        try:
+            return Manifest.model_validate(read_json(path), strict=False)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(
+                f"{path}: {where}: {first['msg']}; the run was made by another version or edited: make it again"
+            ) from None
+
+    def write(self, manifest: Manifest) -> None:
+        """Replaces ``run.json`` atomically."""
+        write_json(self.path / "run.json", manifest.model_dump(mode="json"))
+
+    def update(self, **changes: Any) -> Manifest:
+        """Replaces fields of the manifest and writes it."""
+        manifest = self.manifest().model_copy(update=changes)
+        self.write(manifest)
+        return manifest
+
+    def begin(self, experiment: Experiment) -> Manifest:
+        """Starts the folder for an experiment, or finds the one that was started for the same training.
+
+        Raises:
+            UserError: The folder holds a run with another model, data or tune section.
+        """
+        if self.exists():
+            manifest = self.manifest()
+            if manifest.training_hash != experiment.training_fingerprint():
+                raise UserError(
+                    f"{self.path}: holds a run with other model, data or tune sections ({manifest.training_hash}, this "
+                    f"file gives {experiment.training_fingerprint()}); give --name NEW, or --fresh to replace it"
+                )
+            return manifest
+        manifest = Manifest(
+            name=self.name,
+            created_at=now(),
+            whetstone_version=whetstone.__version__,
+            git_commit=_git_commit(),
+            experiment=experiment,
+            experiment_hash=experiment.fingerprint(),
+            training_hash=experiment.training_fingerprint(),
+            packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+            hardware=Hardware.here(),
+        )
+        self.write(manifest)
+        return manifest
+
+    def clear(self) -> None:
+        """Deletes everything but the lock, ``run.json`` first, so that an interrupted deletion is not a run."""
+        (self.path / "run.json").unlink(missing_ok=True)
+        for child in self.path.iterdir():
+            if child.name != ".lock":
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Makes this process the only writer; the operating system frees the lock when the process dies.
+
+        Raises:
+            UserError: Another process is writing.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be made ({error.strerror}); give another --runs folder") from None
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise UserError(f"{self.path}: another process is writing to this run; wait for it or stop it") from None
+
+
+def list_runs(root: Path) -> list[Run]:
+    """The runs under a folder, by name."""
+    if not root.is_dir():
+        return []
+    return [run for run in map(Run, sorted(root.iterdir())) if run.exists()]
+
+
+def now() -> str:
+    """The time, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _git_commit() -> str | None:
+    """The commit of the folder that the command was called in, marked when files differ from it."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def _processor_name() -> str:
+    """The processor's own name on Linux, what Python knows elsewhere."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,166 @@
+"""The experiment file: what is valid, and the one line that each mistake gives."""
+
+from pathlib import Path
+
+import pytest
+
+from whetstone.errors import UserError
+from whetstone.experiment import GrammarSource, ParallelSource, load_experiment
+from whetstone.recipes import recipe_names, recipe_path, recipe_summary
+
+GOOD = """\
+model:
+  base: builtin:demo-base
+data:
+  source: {grammar: corrections, train: 50, test: 20}
+  prompt: "Correct this: {source}"
+tune:
+  learning_rate: 3e-3
+  rank: 8
+judge:
+  must_improve:
+    - {metric: exact_match, over: base}
+  generation:
+    max_new_tokens: 24
+serve:
+  port: 8000
+"""
+
+BROKEN = {
+    "unknown section": (GOOD.replace("tune:", "tuen:"), 6, "tuen", "did you mean 'tune'"),
+    "unknown key": (
+        GOOD.replace("learning_rate", "learning_rat"),
+        7,
+        "tune.learning_rat",
+        "did you mean 'learning_rate'",
+    ),
+    "unknown key far from any": (GOOD.replace("rank: 8", "zzz: 8"), 8, "tune.zzz", "valid here: method"),
+    "unknown key in a union": (GOOD.replace("train: 50", "trian: 50"), 4, "data.source.trian", "did you mean 'train'"),
+    "unknown key in a list": (
+        GOOD.replace("metric: exact_match", "metrc: exact_match"),
+        11,
+        "judge.must_improve.0.metrc",
+        "did you mean 'metric'",
+    ),
+    "text for a number": (GOOD.replace("3e-3", "fast"), 7, "tune.learning_rate", "must be a number, found 'fast'"),
+    "quoted number": (GOOD.replace("rank: 8", "rank: '8'"), 8, "tune.rank", "must be a whole number, found '8'"),
+    "fraction for a count": (GOOD.replace("rank: 8", "rank: 8.5"), 8, "tune.rank", "must be a whole number, found 8.5"),
+    "true for a count": (GOOD.replace("rank: 8", "rank: true"), 8, "tune.rank", "must be a whole number"),
+    "zero count": (GOOD.replace("rank: 8", "rank: 0"), 8, "tune.rank", "greater than 0"),
+    "infinite": (GOOD.replace("3e-3", ".inf"), 7, "tune.learning_rate", "finite"),
+    "number for text": (GOOD.replace("builtin:demo-base", "3"), 2, "model.base", "must be text, found 3"),
+    "wrong choice": (GOOD.replace("rank: 8", "method: lroa"), 8, "tune.method", "did you mean 'lora'"),
+    "unknown metric": (GOOD.replace("exact_match", "exact_mach"), 11, "judge.must_improve.0.metric", "'exact_match'"),
+    "section is a value": (GOOD.replace("serve:\n  port: 8000", "serve: 8000"), 14, "serve", "section"),
+    "section is empty": (GOOD.replace("serve:\n  port: 8000", "serve:"), 14, "serve", "section"),
+    "port too large": (GOOD.replace("8000", "80000"), 15, "serve.port", "65535"),
+    "missing section": (GOOD.replace("model:\n  base: builtin:demo-base\n", ""), 1, "model", "required"),
+    "missing key": (
+        GOOD.replace("{grammar: corrections, train: 50, test: 20}", "{src: x.txt}"),
+        4,
+        "data.source.refs",
+        "add",
+    ),
+    "two origins": (GOOD.replace("data:\n", "  scratch: {dim: 64}\ndata:\n", 1), 2, "model.base", "exactly one"),
+    "scratch without its method": (
+        GOOD.replace("base: builtin:demo-base", "scratch: {dim: 64}"),
+        6,
+        "tune.method",
+        "go together",
+    ),
+    "heads do not divide": (
+        GOOD.replace("base: builtin:demo-base", "scratch: {dim: 30, heads: 4}").replace("rank: 8", "method: scratch"),
+        2,
+        "model.scratch.heads",
+        "multiple",
+    ),
+    "prompt without its place": (GOOD.replace("Correct this: {source}", "Correct this"), 5, "data.prompt", "{source}"),
+    "no gates": (
+        GOOD.replace("\n    - {metric: exact_match, over: base}", " []"),
+        10,
+        "judge.must_improve",
+        "at least 1",
+    ),
+    "repeated key": (GOOD + "model:\n  base: x\n", 16, "model", "already given on line 1"),
+    "bad name": (GOOD + "name: ../up\n", 16, "name", "pattern"),
+    "a date": (GOOD + "name: 2026-01-01\n", 16, "name", "quote it"),
+    "missing file": (
+        GOOD.replace("{grammar: corrections, train: 50, test: 20}", "rows.jsonl"),
+        4,
+        "data.source",
+        "no such",
+    ),
+    "missing template": (
+        GOOD.replace("data:\n", "  template: t.jinja\ndata:\n", 1),
+        3,
+        "model.template",
+        "no such file",
+    ),
+    "not YAML": (GOOD.replace("{grammar: corrections", "{grammar: [corrections"), 4, "", "not YAML"),
+    "tab": (GOOD.replace("  base", "\tbase"), 2, "", "not YAML"),
+    "a list": ("- 1\n- 2\n", 1, "", "key: value"),
+    "empty": ("", 1, "", "key: value"),
+}
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_mistake_is_one_line_with_file_line_key_and_mend(tmp_path: Path, fault: str) -> None:
+    text, line, key, hint = BROKEN[fault]
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        load_experiment(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}:{line}: {key}"), message
+    assert hint in message, message
+
+
+def test_good_file_is_read_with_defaults(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path, GOOD))
+    assert experiment.name == "mine"
+    assert experiment.tune.learning_rate == 0.003
+    assert isinstance(experiment.data.source, GrammarSource)
+    assert experiment.judge.confidence == 0.95
+
+
+def test_missing_file_names_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="whet init"):
+        load_experiment(tmp_path / "absent.yaml")
+
+
+def test_bytes_that_are_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00model")
+    with pytest.raises(UserError, match="UTF-8"):
+        load_experiment(path)
+
+
+def test_paths_are_taken_from_the_files_folder(tmp_path: Path) -> None:
+    for name in ("a.src", "a.ref"):
+        (tmp_path / name).write_text("x\n")
+    text = GOOD.replace("{grammar: corrections, train: 50, test: 20}", "{src: a.src, refs: [a.ref]}")
+    source = load_experiment(write(tmp_path, text)).data.source
+    assert isinstance(source, ParallelSource)
+    assert source.src == str(tmp_path / "a.src")
+    assert source.refs == (str(tmp_path / "a.ref"),)
+
+
+def test_fingerprints_tell_training_from_judging(tmp_path: Path) -> None:
+    first = load_experiment(write(tmp_path, GOOD))
+    judged = load_experiment(write(tmp_path, GOOD.replace("max_new_tokens: 24", "max_new_tokens: 25")))
+    trained = load_experiment(write(tmp_path, GOOD.replace("rank: 8", "rank: 9")))
+    assert first.training_fingerprint() == judged.training_fingerprint() != trained.training_fingerprint()
+    assert first.judge.fingerprint() != judged.judge.fingerprint()
+    assert len({first.fingerprint(), judged.fingerprint(), trained.fingerprint()}) == 3
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_are_valid_and_say_what_they_are_for(name: str) -> None:
+    assert load_experiment(recipe_path(name)).name == name
+    assert len(recipe_summary(name)) > 20
