@@ -1,0 +1,1 @@
+"""The embedded grammar corpus: short English sentences, planted learner errors, and their right corrections."""
