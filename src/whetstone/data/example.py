@@ -1,0 +1,65 @@
+"""The unit of work: one prompt with the answers that count as right."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+__all__ = ["Example", "Message", "Role"]
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The shape that chat templates take."""
+        return {"role": self.role, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt and the answers that count as right.
+
+    Attributes:
+        id: Unique within its source, stable under reordering of the file.
+        messages: The prompt, ending with the turn to be answered.
+        references: One or more acceptable answers; the first is the one to learn when only one is used.
+        source: The bare text that the task works on; the copy-input arm answers with it.
+        group: Identity of what the example was made from. Examples of one group never straddle two splits,
+            and statistics resample groups, not rows.
+        category: Label for breaking results down.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    references: tuple[str, ...]
+    source: str
+    group: str
+    category: str = "all"
+
+    def as_row(self) -> dict[str, Any]:
+        """The JSON row that is written beside the samples, so that reports need nothing else."""
+        return {
+            "id": self.id,
+            "messages": [message.as_dict() for message in self.messages],
+            "references": list(self.references),
+            "source": self.source,
+            "group": self.group,
+            "category": self.category,
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Example":
+        """Reads back what :meth:`as_row` wrote."""
+        return cls(
+            id=row["id"],
+            messages=tuple(Message(turn["role"], turn["content"]) for turn in row["messages"]),
+            references=tuple(row["references"]),
+            source=row["source"],
+            group=row["group"],
+            category=row["category"],
+        )

@@ -1,0 +1,57 @@
+"""Splitting by group."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whetstone.data.example import Example, Message
+from whetstone.data.split import split_by_group
+from whetstone.errors import UserError
+from whetstone.experiment import Split
+
+
+def example(number: int, group: str) -> Example:
+    return Example(f"e{number}", (Message("user", "x"),), ("y",), "x", group)
+
+
+def many(groups: int, size: int = 2) -> list[Example]:
+    return [example(n, f"g{n % groups}") for n in range(groups * size)]
+
+
+@given(order=st.permutations(range(30)), seed=st.integers(0, 5))
+def test_no_group_straddles_and_file_order_does_not_matter(order: list[int], seed: int) -> None:
+    examples = many(10, 3)
+    split = Split(test=3, validation=2, seed=seed)
+    splits = split_by_group([examples[i] for i in order], split)
+    assert splits == split_by_group(examples, split)
+    parts = [{e.group for e in part} for part in (splits.train, splits.validation, splits.test)]
+    assert [len(part) for part in parts] == [5, 2, 3]
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]
+    assert sum(splits.counts().values()) == 30
+
+
+def test_shares_and_counts() -> None:
+    assert split_by_group(many(40), Split(test=0.25, validation=0)).counts() == {
+        "train": 60,
+        "validation": 0,
+        "test": 20,
+    }
+    assert split_by_group(many(40), Split(train=7, test=5, validation=1)).counts()["train"] == 14
+
+
+def test_another_seed_gives_another_split() -> None:
+    first, second = (split_by_group(many(40), Split(test=10, seed=seed)).test for seed in (0, 1))
+    assert first != second
+
+
+@pytest.mark.parametrize("split", [Split(test=39), Split(train=30, test=12), Split(test=39, validation=1)])
+def test_too_few_groups(split: Split) -> None:
+    with pytest.raises(UserError, match="but the source holds 40"):
+        split_by_group(many(40), split)
+
+
+def test_a_count_must_be_whole() -> None:
+    with pytest.raises(UserError, match=r"data\.split\.test"):
+        split_by_group(many(40), Split(test=2.5))
