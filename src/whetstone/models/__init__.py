@@ -1,0 +1,1 @@
+"""Models: where weights come from, how they are changed, and how they are told apart."""

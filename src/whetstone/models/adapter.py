@@ -1,0 +1,36 @@
+"""LoRA adapters through PEFT: put on before training, saved with the tokenizer, put on again to judge."""
+
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from whetstone.errors import UserError
+from whetstone.experiment import Tune
+
+__all__ = ["add_adapter", "load_adapter"]
+
+
+def add_adapter(model: PreTrainedModel, tune: Tune) -> PeftModel:
+    """Wraps a model in a fresh LoRA adapter (Hu et al. 2021, arXiv:2106.09685); only the adapter trains.
+
+    Raises:
+        UserError: The model has no module of the names in ``tune.targets``.
+    """
+    targets = tune.targets if isinstance(tune.targets, str) else list(tune.targets)
+    config = LoraConfig(
+        r=tune.rank,
+        lora_alpha=tune.alpha,
+        lora_dropout=tune.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise UserError(f"tune.targets: {error}; name linear layers of this model, or use all-linear") from None
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Puts a saved adapter on a model; ``disable_adapter()`` gives the base back without a second copy."""
+    return PeftModel.from_pretrained(model, folder, is_trainable=False).eval()

@@ -1,0 +1,70 @@
+"""Loads a causal language model and its template from a directory, a hub id, or the one that ships with the package."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+from whetstone.data.template import Template
+from whetstone.errors import UserError
+
+__all__ = ["BUILTIN_BASE", "LanguageModel", "load_model", "locate"]
+
+BUILTIN_BASE = "builtin:demo-base"
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModel:
+    """Weights on a device, with the template that they are asked with.
+
+    Attributes:
+        model: In evaluation mode.
+        template: Renders prompts and answers.
+        folder: Where the weights were read from.
+    """
+
+    model: PreTrainedModel
+    template: Template
+    folder: Path
+
+
+def locate(base: str) -> Path:
+    """The local folder of a model: itself, the shipped base's, or a hub snapshot (fetched when it is not cached).
+
+    Raises:
+        UserError: There is no such directory and no such model on the hub, or the hub cannot be reached.
+    """
+    if base == BUILTIN_BASE:
+        return Path(str(files("whetstone") / "assets" / "demo-base"))
+    if Path(base).is_dir():
+        return Path(base)
+    try:
+        return Path(snapshot_download(base, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.base: '{base}' is neither a directory nor a model that the hub gives: {reason}"
+        ) from None
+
+
+def load_model(folder: Path, *, template: str, dtype: str, device: torch.device) -> LanguageModel:
+    """Reads weights (safetensors only) and tokenizer; never runs code that comes with a model.
+
+    Raises:
+        UserError: The folder is not a causal language model that transformers knows.
+    """
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}: cannot be loaded as a causal language model: {reason}") from None
+    return LanguageModel(model.to(device).eval(), Template(tokenizer, template), folder)

@@ -1,0 +1,1 @@
+"""Training: rows of tokens, batches, the loss, and the Trainer that runs them."""

@@ -1,0 +1,116 @@
+"""From an experiment to tuned weights in a run folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, set_seed
+
+from whetstone.data.load import load_splits
+from whetstone.data.split import Splits
+from whetstone.errors import UserError
+from whetstone.experiment import Experiment
+from whetstone.files import atomic_folder
+from whetstone.models.adapter import add_adapter
+from whetstone.models.device import choose_device, peak_memory_bytes
+from whetstone.models.fingerprint import record_weights
+from whetstone.models.load import LanguageModel, load_model, locate
+from whetstone.models.scratch import save_scratch
+from whetstone.run import DataRecord, Manifest, Run, Tuning, now
+from whetstone.train.batch import make_rows
+from whetstone.train.trainer import Observer, TrainingResult, fit
+
+__all__ = ["base_folder", "load_base", "tune"]
+
+
+def tune(run: Run, experiment: Experiment, observer: Observer, say: Callable[[str], None]) -> Manifest:
+    """Trains what the experiment says; a run that is already tuned is left as it is.
+
+    The tuned weights appear in one rename and are recorded after it, so a run that was interrupted has none and starts
+    its training again. The caller holds the run's lock.
+
+    Args:
+        run: The folder; begun here when it is new.
+        experiment: What to do.
+        observer: Told of every logged step.
+        say: Told, in one line each, what is being done.
+
+    Raises:
+        UserError: Data, model or settings cannot be used; nothing is left half written.
+    """
+    manifest = run.begin(experiment)
+    if manifest.tuning is not None:
+        return manifest
+    splits = load_splits(experiment.data)
+    base = load_base(run, experiment, splits)
+    context_tokens = int(getattr(base.model.config, "max_position_embeddings", experiment.data.max_tokens))
+    limits = experiment.data, experiment.tune, context_tokens
+    rows, dropped = make_rows(splits.train, base.template, *limits)
+    validation = make_rows(splits.validation, base.template, *limits)[0] if splits.validation else []
+    notes = (f"{dropped} training rows were longer than allowed and were dropped (data.too_long).",) if dropped else ()
+    model = _trainable(base.model, experiment)
+    manifest = run.update(
+        data=DataRecord(counts=splits.counts(), hashes=splits.hashes()),
+        base=record_weights(experiment.model.base or "scratch", base.folder, base.model),
+        notes=notes,
+    )
+    say(f"{len(splits.train):,} examples give {len(rows):,} rows; {_count_trainable(model):,} parameters train")
+    run.metrics_path.unlink(missing_ok=True)
+    result = fit(model, rows, validation, experiment.tune, run.metrics_path, observer)
+    return _save(run, experiment, model, base, result)
+
+
+def load_base(run: Run, experiment: Experiment, splits: Splits) -> LanguageModel:
+    """The weights before tuning; those of a scratch run are made once, from the seed, and kept in the run."""
+    section = experiment.model
+    if section.scratch is not None and not run.weights("base").exists():
+        texts = [turn.content for example in splits.train for turn in example.messages]
+        texts += [reference for example in splits.train for reference in example.references]
+        with atomic_folder(run.weights("base")) as folder:
+            save_scratch(folder, section.scratch, texts, experiment.tune.seed)
+    # Full training in bfloat16 weights loses small updates: keep float32 weights and let autocast do the products.
+    dtype = section.dtype if experiment.tune.method == "lora" else "float32"
+    return load_model(
+        base_folder(run, experiment), template=section.template, dtype=dtype, device=choose_device(section.device)
+    )
+
+
+def base_folder(run: Run, experiment: Experiment) -> Path:
+    """Where the weights before tuning are."""
+    return run.weights("base") if experiment.model.base is None else locate(experiment.model.base)
+
+
+def _trainable(model: PreTrainedModel, experiment: Experiment) -> PreTrainedModel:
+    set_seed(experiment.tune.seed)
+    if experiment.tune.method == "lora":
+        return add_adapter(model, experiment.tune)
+    return model.train()
+
+
+def _count_trainable(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _save(
+    run: Run, experiment: Experiment, model: PreTrainedModel, base: LanguageModel, result: TrainingResult
+) -> Manifest:
+    kind = "adapter" if experiment.tune.method == "lora" else "model"
+    try:
+        with atomic_folder(run.weights(kind)) as folder:
+            model.save_pretrained(folder)
+            base.template.tokenizer.save_pretrained(folder)
+            # PEFT writes a model card of empty headings; run.json says what is known.
+            (folder / "README.md").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{run.weights(kind)}: cannot be written ({error}); free some space and tune again") from None
+    tuning = Tuning(
+        finished_at=now(),
+        duration_s=result.duration_s,
+        steps=result.steps,
+        loss_tokens=result.loss_tokens,
+        final_loss=result.final_loss,
+        peak_memory_bytes=peak_memory_bytes(model.device),
+        device=str(model.device),
+        tuned=record_weights(f"{run.name}/{kind}", run.weights(kind), model),
+    )
+    return run.update(tuning=tuning)
