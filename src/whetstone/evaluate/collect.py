@@ -1,0 +1,171 @@
+"""Has every arm answer every held-out example, and writes the answers of a batch as soon as it is done.
+
+The arms take turns batch by batch, so that a machine that slows down slows all of them, and the batches are the same
+for all arms. A batch is written in one piece: an interrupted comparison goes on with the first batch that is not on
+disk and ends with the rows that it would have had.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from whetstone.data.example import Example
+from whetstone.data.template import Template, prompt_hash
+from whetstone.engine.api import Engine, Request, Sampling
+from whetstone.evaluate.sample import COPY_INPUT, Arm, Sample
+from whetstone.experiment import Generation, stable_hash
+from whetstone.files import read_jsonl, write_atomic
+from whetstone.models.device import peak_memory_bytes
+
+__all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A held-out example as the model sees it."""
+
+    example: Example
+    token_ids: tuple[int, ...]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """An arm that generates.
+
+    Attributes:
+        arm: Its name.
+        engine: What answers.
+        weights: Puts the arm's weights in force, as a context manager.
+        device: Where they are.
+    """
+
+    arm: Arm
+    engine: Engine
+    weights: Callable[[], AbstractContextManager[None]]
+    device: torch.device
+
+
+def render_prompts(examples: Sequence[Example], template: Template) -> list[Prompt]:
+    """Renders every example once, for all arms."""
+    prompts = []
+    for example in examples:
+        token_ids = tuple(template.prompt_ids(example.messages))
+        prompts.append(Prompt(example, token_ids, prompt_hash(token_ids)))
+    return prompts
+
+
+def copy_input(prompts: Sequence[Prompt], folder: Path) -> None:
+    """Writes the arm that answers with the input: what doing nothing would score."""
+    rows = [
+        Sample(
+            example=prompt.example.id,
+            arm=COPY_INPUT,
+            prompt_hash=prompt.hash,
+            prompt_tokens=len(prompt.token_ids),
+            text=prompt.example.source,
+            token_ids=(),
+            finish_reason="stop",
+        )
+        for prompt in prompts
+    ]
+    write_atomic(folder / f"{COPY_INPUT}.jsonl", "".join(map(_line, rows)))
+
+
+def collect(
+    prompts: Sequence[Prompt],
+    generators: Sequence[Generator],
+    template: Template,
+    generation: Generation,
+    folder: Path,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Generates the samples that are not on disk yet.
+
+    Args:
+        prompts: What to answer, in the order of the rows.
+        generators: Who answers.
+        template: Turns token ids into text.
+        generation: How.
+        folder: Where ``<arm>.jsonl`` grows.
+        progress: Told how many samples of how many are done.
+    """
+    size = generation.batch_size
+    done = {generator.arm: _whole_batches(folder / f"{generator.arm}.jsonl", size, prompts) for generator in generators}
+    total = len(prompts) * len(generators)
+    progress(sum(done.values()), total)
+    warm: set[Arm] = set()
+    for batch, start in enumerate(range(0, len(prompts), size)):
+        for generator in generators:
+            if start < done[generator.arm]:
+                continue
+            part = prompts[start : start + size]
+            requests = [_request(prompt, generator.arm, generation) for prompt in part]
+            with generator.weights():
+                if generator.arm not in warm:
+                    # The first pass pays for caches and thread pools; it is not part of any timing.
+                    generator.engine.generate([replace(request, max_new_tokens=2) for request in requests])
+                    warm.add(generator.arm)
+                samples = _answer(generator, part, requests, template, batch)
+            _append(folder / f"{generator.arm}.jsonl", samples)
+            done[generator.arm] += len(part)
+            progress(sum(done.values()), total)
+
+
+def _request(prompt: Prompt, arm: Arm, generation: Generation) -> Request:
+    seed = int(stable_hash([generation.seed, arm, prompt.example.id]), 16) % 2**63
+    sampling = Sampling(generation.temperature, generation.top_p)
+    return Request(prompt.token_ids, generation.max_new_tokens, sampling, seed)
+
+
+def _answer(
+    generator: Generator, prompts: Sequence[Prompt], requests: Sequence[Request], template: Template, batch: int
+) -> list[Sample]:
+    completions = generator.engine.generate(requests)
+    memory_bytes = peak_memory_bytes(generator.device)
+    return [
+        Sample(
+            example=prompt.example.id,
+            arm=generator.arm,
+            prompt_hash=prompt.hash,
+            prompt_tokens=len(prompt.token_ids),
+            text=template.decode(completion.token_ids),
+            token_ids=completion.token_ids,
+            finish_reason=completion.finish_reason,
+            seed=request.seed if request.sampling.temperature > 0 else None,
+            batch=batch,
+            first_token_s=round(completion.timing.first_token_s - completion.timing.queued_s, 6),
+            end_s=round(completion.timing.end_s - completion.timing.queued_s, 6),
+            memory_bytes=memory_bytes,
+        )
+        for prompt, request, completion in zip(prompts, requests, completions, strict=True)
+    ]
+
+
+def _whole_batches(path: Path, size: int, prompts: Sequence[Prompt]) -> int:
+    """How many samples of whole batches are on disk; what a killed writer left of the next one is cut off."""
+    if not path.exists():
+        return 0
+    rows = read_jsonl(path)
+    expected = [prompt.example.id for prompt in prompts]
+    whole = len(rows) if len(rows) == len(expected) else len(rows) // size * size
+    if [row.get("example") for row in rows[:whole]] != expected[:whole]:
+        whole = 0
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:whole]))
+    return whole
+
+
+def _append(path: Path, samples: Sequence[Sample]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(map(_line, samples)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _line(sample: Sample) -> str:
+    return json.dumps(sample.as_row(), ensure_ascii=False) + "\n"

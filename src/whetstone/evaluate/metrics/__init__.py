@@ -1,0 +1,1 @@
+"""Metrics: functions of (example, sample) to a score. One concept a file; ``catalogue`` lists them all."""

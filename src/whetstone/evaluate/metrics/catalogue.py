@@ -1,0 +1,23 @@
+"""All metrics, in the order in which reports show them."""
+
+from whetstone.evaluate.metrics.correctness import COPY_RATE, EXACT_MATCH, OVER_EDIT
+from whetstone.evaluate.metrics.metric import Metric
+from whetstone.evaluate.metrics.shape import EMPTY, EXTRA_TEXT, LENGTH_WORDS, TOO_SHORT, TRUNCATED
+
+__all__ = ["METRICS", "metric"]
+
+METRICS: tuple[Metric, ...] = (
+    EXACT_MATCH,
+    OVER_EDIT,
+    COPY_RATE,
+    EXTRA_TEXT,
+    EMPTY,
+    TOO_SHORT,
+    TRUNCATED,
+    LENGTH_WORDS,
+)
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name; experiments can only name metrics that exist."""
+    return next(candidate for candidate in METRICS if candidate.name == name)

@@ -1,0 +1,72 @@
+"""Does the answer have the shape of an answer: present, complete, and nothing around it?"""
+
+from whetstone.data.example import Example
+from whetstone.evaluate.metrics.metric import Metric, normalise
+from whetstone.evaluate.sample import Sample
+
+__all__ = ["EMPTY", "EXTRA_TEXT", "LENGTH_WORDS", "TOO_SHORT", "TRUNCATED"]
+
+
+def _empty(_: Example, sample: Sample) -> float:
+    return float(not sample.text.strip())
+
+
+def _too_short(example: Example, sample: Sample) -> float:
+    shortest = min(len(reference.split()) for reference in example.references)
+    return float(2 * len(sample.text.split()) < shortest)
+
+
+def _extra_text(example: Example, sample: Sample) -> float:
+    answer = normalise(sample.text)
+    references = [normalise(reference) for reference in example.references]
+    return float(answer not in references and any(reference in answer for reference in references))
+
+
+def _length_words(_: Example, sample: Sample) -> float:
+    return float(len(sample.text.split()))
+
+
+def _truncated(_: Example, sample: Sample) -> float:
+    return float(sample.finish_reason == "length")
+
+
+EMPTY = Metric(
+    name="empty",
+    title="Empty",
+    unit="share",
+    direction="lower",
+    definition="The answer holds nothing but white space.",
+    score=_empty,
+)
+TOO_SHORT = Metric(
+    name="too_short",
+    title="Too short",
+    unit="share",
+    direction="lower",
+    definition="The answer has fewer than half the words of the shortest reference.",
+    score=_too_short,
+)
+EXTRA_TEXT = Metric(
+    name="extra_text",
+    title="Extra text",
+    unit="share",
+    direction="lower",
+    definition="A reference stands in the answer with other text around it.",
+    score=_extra_text,
+)
+LENGTH_WORDS = Metric(
+    name="length_words",
+    title="Length",
+    unit="words",
+    direction="neutral",
+    definition="Words in the answer.",
+    score=_length_words,
+)
+TRUNCATED = Metric(
+    name="truncated",
+    title="Truncated",
+    unit="share",
+    direction="lower",
+    definition="The answer was cut off at the token limit.",
+    score=_truncated,
+)
