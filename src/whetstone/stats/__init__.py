@@ -1,0 +1,1 @@
+"""Paired statistics: the differences, intervals, p-values and power that a verdict is built from."""

@@ -1,0 +1,92 @@
+"""Two arms on one metric: the paired statistics of the rows, with the power that they have."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from whetstone.evaluate.evidence import Evidence
+from whetstone.evaluate.metrics.metric import Metric
+from whetstone.stats.paired import PairedComparison, compare_paired
+from whetstone.stats.power import examples_needed, minimum_detectable_effect
+
+__all__ = ["Comparison", "compare_arms", "paired_scores"]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Candidate minus baseline on one metric, over the examples to which the metric applies.
+
+    Attributes:
+        metric: What was scored.
+        baseline: The arm compared with.
+        candidate: The arm compared.
+        paired: Difference, interval, p and flips; not turned by the metric's direction.
+        minimum_detectable_effect: The true difference that this many examples would find 4 times in 5.
+        examples_needed: How many examples would make the observed difference significant 4 times in 5;
+            None when there is no difference.
+    """
+
+    metric: Metric
+    baseline: str
+    candidate: str
+    paired: PairedComparison
+    minimum_detectable_effect: float
+    examples_needed: int | None
+
+    @property
+    def gain(self) -> float:
+        """The difference, positive when the candidate is better."""
+        return self.sign * self.paired.difference
+
+    @property
+    def gain_low(self) -> float:
+        """The end of the interval that is worst for the candidate, as a gain."""
+        return min(self.sign * self.paired.interval.low, self.sign * self.paired.interval.high)
+
+    @property
+    def gain_high(self) -> float:
+        """The end of the interval that is best for the candidate, as a gain."""
+        return max(self.sign * self.paired.interval.low, self.sign * self.paired.interval.high)
+
+    @property
+    def sign(self) -> int:
+        """-1 for metrics that are better when lower."""
+        return -1 if self.metric.direction == "lower" else 1
+
+
+def paired_scores(
+    evidence: Evidence, metric: Metric, baseline: str, candidate: str
+) -> tuple[list[float], list[float], list[str]]:
+    """The two arms' scores and the groups, on the examples where both have a score."""
+    pairs = [
+        (left, right, example.group)
+        for left, right, example in zip(
+            evidence.scores(baseline, metric), evidence.scores(candidate, metric), evidence.examples, strict=True
+        )
+        if left is not None and right is not None
+    ]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs], [pair[2] for pair in pairs]
+
+
+def compare_arms(
+    evidence: Evidence, metric: Metric, baseline: str, candidate: str, *, confidence: float = 0.95
+) -> Comparison | None:
+    """Compares two arms on one metric.
+
+    Returns:
+        None where fewer than two groups have a score: nothing can be said.
+    """
+    left, right, groups = paired_scores(evidence, metric, baseline, candidate)
+    if len(set(groups)) < 2:
+        return None
+    before, after = np.asarray(left), np.asarray(right)
+    paired = compare_paired(before, after, groups, level=confidence)
+    alpha = 1 - confidence
+    return Comparison(
+        metric=metric,
+        baseline=baseline,
+        candidate=candidate,
+        paired=paired,
+        minimum_detectable_effect=minimum_detectable_effect(before, after, groups, alpha=alpha),
+        examples_needed=examples_needed(before, after, groups, effect=paired.difference, alpha=alpha),
+    )
