@@ -1,0 +1,121 @@
+"""What the verbs share: arguments, consoles, progress bars, and finding what a name means."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from whetstone.errors import UserError
+
+if TYPE_CHECKING:
+    from whetstone.experiment import Experiment
+    from whetstone.run import Run
+    from whetstone.train.trainer import StepMetrics
+
+__all__ = [
+    "FreshOption",
+    "JsonOption",
+    "NameOption",
+    "RunsOption",
+    "print_json",
+    "resolve_experiment",
+    "resolve_run",
+    "sampling_progress",
+    "status",
+    "training_progress",
+]
+
+RunsOption = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="The run's name, instead of the experiment's.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin anew: replace what an earlier call has finished.")]
+
+status = Console(stderr=True, highlight=False)
+"""Progress and notes go to standard error; results go to standard output."""
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON object for scripts."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def resolve_experiment(what: str, name: str | None) -> "Experiment":
+    """An experiment file, or a recipe by its name.
+
+    Raises:
+        UserError: It is neither, or the file is wrong.
+    """
+    from whetstone.experiment import load_experiment
+    from whetstone.recipes import recipe_names, recipe_path
+
+    path = Path(what)
+    if not path.exists():
+        if what not in recipe_names():
+            known = ", ".join(recipe_names())
+            raise UserError(f"'{what}' is neither an experiment file nor a recipe ({known}); 'whet init' writes a file")
+        path = recipe_path(what)
+    experiment = load_experiment(path)
+    return experiment if name is None else experiment.model_copy(update={"name": _checked_name(name)})
+
+
+def resolve_run(what: str, runs: Path) -> "Run":
+    """A run by its name or its folder.
+
+    Raises:
+        UserError: There is no such run.
+    """
+    from whetstone.run import Run, list_runs
+
+    for path in (runs / what, Path(what)):
+        if (path / "run.json").exists():
+            return Run(path)
+    known = ", ".join(run.name for run in list_runs(runs)) or "none"
+    raise UserError(f"'{what}' is not a run under {runs} (there: {known}); 'whet tune' makes one")
+
+
+def _checked_name(name: str) -> str:
+    import re
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise UserError(f"--name: '{name}' cannot be a run's name; use letters, digits, '.', '_' and '-'")
+    return name
+
+
+@contextmanager
+def training_progress() -> "Iterator[Callable[[StepMetrics], None]]":
+    """A bar with loss, tokens per second and the time that is left; gives the observer that moves it."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("tune"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=status, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def observe(metrics: "StepMetrics") -> None:
+            text = f"loss {metrics.loss:.3f}  {metrics.tokens_per_s:,.0f} tokens/s"
+            progress.update(task, total=metrics.steps, completed=metrics.step, description=text)
+
+        yield observe
+
+
+@contextmanager
+def sampling_progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar over all samples of all arms; gives the function that moves it."""
+    columns = (SpinnerColumn(), TextColumn("answer"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=status, transient=True) as progress:
+        task = progress.add_task("answer", total=None)
+
+        def move(done: int, total: int) -> None:
+            progress.update(task, total=total, completed=done)
+
+        yield move

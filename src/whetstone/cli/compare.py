@@ -1,0 +1,93 @@
+"""``whet compare``: have base and tuned answer the held-out examples, and decide by the frozen rule."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from whetstone.cli.common import (
+    FreshOption,
+    JsonOption,
+    NameOption,
+    RunsOption,
+    print_json,
+    resolve_experiment,
+    resolve_run,
+    sampling_progress,
+    status,
+)
+from whetstone.errors import UserError
+
+if TYPE_CHECKING:
+    from whetstone.experiment import Experiment
+    from whetstone.report.summary import Summary
+    from whetstone.run import Run
+
+__all__ = ["compare", "compare_run"]
+
+
+def compare(
+    what: Annotated[str, typer.Argument(help="An experiment file, a recipe, or a run.")],
+    candidate: Annotated[
+        str | None,
+        typer.Option(help="Judge these weights instead of the run's own: 'base', an adapter folder or a model folder."),
+    ] = None,
+    name: NameOption = None,
+    runs: RunsOption = Path("runs"),
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a tuned model against its base; exit code 0 SHIP, 1 REJECT, 3 INCONCLUSIVE.
+
+    Example: whet compare grammar.yaml
+    """
+    from whetstone.report.machine import as_json as to_json
+    from whetstone.report.terminal import print_summary
+
+    experiment, run = _resolve(what, name, runs)
+    with run.lock():
+        run.begin(experiment)
+        summary = compare_run(run, experiment, candidate=candidate, fresh=fresh)
+    if as_json:
+        print_json(to_json(summary))
+    else:
+        from rich.console import Console
+
+        print_summary(Console(), summary)
+    raise typer.Exit(summary.verdict.exit_code)
+
+
+def compare_run(
+    run: "Run", experiment: "Experiment", *, candidate: str | None = None, fresh: bool = False
+) -> "Summary":
+    """Generates what is missing with a progress bar, and writes the report; the caller holds the run's lock."""
+    from whetstone.evaluate.judge import judge
+    from whetstone.report.write import write_report
+
+    with sampling_progress() as progress:
+        judge(run, experiment, _candidate(run, experiment, candidate), fresh=fresh, progress=progress)
+    with status.status("writing the report"):
+        return write_report(run)
+
+
+def _resolve(what: str, name: str | None, runs: Path) -> "tuple[Experiment, Run]":
+    """A run's name means that run with its own experiment; anything else is an experiment."""
+    from whetstone.run import Run
+
+    if not Path(what).is_file() and (runs / what / "run.json").exists():
+        run = resolve_run(what, runs)
+        return run.manifest().experiment, run
+    experiment = resolve_experiment(what, name)
+    return experiment, Run(runs / experiment.name)
+
+
+def _candidate(run: "Run", experiment: "Experiment", candidate: str | None) -> Path | None:
+    from whetstone.train.tune import base_folder
+
+    if candidate is None:
+        return None
+    if candidate == "base":
+        return base_folder(run, experiment)
+    if not Path(candidate).is_dir():
+        raise UserError(f"--candidate: no such folder: {candidate}; give 'base', an adapter folder or a model folder")
+    return Path(candidate).resolve()

@@ -1,0 +1,68 @@
+"""``whet tune``: train what an experiment says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from whetstone.cli.common import (
+    FreshOption,
+    JsonOption,
+    NameOption,
+    RunsOption,
+    print_json,
+    resolve_experiment,
+    status,
+    training_progress,
+)
+
+if TYPE_CHECKING:
+    from whetstone.experiment import Experiment
+    from whetstone.run import Manifest, Run
+
+__all__ = ["tune", "tune_run"]
+
+
+def tune(
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of a recipe.")],
+    name: NameOption = None,
+    runs: RunsOption = Path("runs"),
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune a model into a run folder.
+
+    Example: whet tune grammar.yaml
+    """
+    from whetstone.run import Run
+
+    chosen = resolve_experiment(experiment, name)
+    run = Run(runs / chosen.name)
+    with run.lock():
+        manifest = tune_run(run, chosen, fresh=fresh)
+    if manifest.tuning is None:
+        raise AssertionError("tuning returned without a record")
+    if as_json:
+        print_json({"run": str(run.path), "tuning": manifest.tuning.model_dump(), "notes": manifest.notes})
+    else:
+        status.print(f"next: whet compare {run.name}")
+
+
+def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool) -> "Manifest":
+    """Tunes with a progress bar; the caller holds the run's lock."""
+    from whetstone.train.tune import tune as train
+
+    if fresh:
+        run.clear()
+    if run.exists() and run.manifest().tuning is not None:
+        manifest = run.begin(experiment)
+        status.print(f"{run.path} is tuned already; --fresh tunes it again")
+        return manifest
+    with training_progress() as observe:
+        manifest = train(run, experiment, observe, status.print)
+    for note in manifest.notes:
+        status.print(f"note: {note}")
+    if manifest.tuning is not None:
+        done = manifest.tuning
+        status.print(f"tuned in {done.duration_s:.0f} s: {done.steps} steps, final loss {done.final_loss:.3f}")
+    return manifest
