@@ -7,7 +7,8 @@ both. All gates passed: SHIP. One failed: REJECT. Otherwise: INCONCLUSIVE. With 
   no part of the interval is a gain.
 - must not regress: passes when twice the one-sided non-inferiority p, Holm-adjusted, is below alpha; fails when the
   whole interval is a loss larger than the margin. Twice, so that the test agrees with the two-sided interval shown.
-- the proofs: the candidate's weights differ from the base's, and all arms answered the same prompts.
+- the proofs: the rule is the one that was frozen, the candidate's weights differ from the base's, and all arms
+  answered the same prompts.
 
 Holm's step-down runs over the statistical gates together (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
 """
@@ -83,7 +84,7 @@ def decide(evidence: Evidence, manifest: Manifest) -> Verdict:
     gates = [*_proofs(evidence, manifest)]
     for rule, found, p in zip(rules, comparisons, adjusted, strict=True):
         if found is None:
-            gates.append(_without_evidence(rule))
+            gates.append(_without_evidence(rule, evidence))
         elif isinstance(rule, MustImprove):
             gates.append(_must_improve(rule, found, p, alpha))
         else:
@@ -125,28 +126,44 @@ def _p_value(evidence: Evidence, rule: MustImprove | MustNotRegress, found: Comp
 def _proofs(evidence: Evidence, manifest: Manifest) -> list[Gate]:
     judgement, base = manifest.judgement, manifest.base
     gates = []
-    if judgement is not None and base is not None:
-        same = judgement.candidate.sha256 == base.sha256
+    if judgement is not None:
         gates.append(
-            Gate(
-                name="The weights differ from the base",
-                state="failed" if same else "passed",
-                reason="The candidate's weights are the base's own." if same else "The hashes of the weights differ.",
-                remedy="Tune the model: a base compared with itself has nothing to ship." if same else "",
+            _proof(
+                "The rule is the one that was frozen",
+                holds=judgement.rule_hash == manifest.experiment.judge.fingerprint(),
+                reasons=("Its hash is the one in the run.", "The judge section was edited after it was frozen."),
+                remedy="Restore run.json, or compare again with --fresh.",
             )
         )
-    mismatches = _prompt_mismatches(evidence)
+    if judgement is not None and base is not None:
+        gates.append(
+            _proof(
+                "The weights differ from the base",
+                holds=judgement.candidate.sha256 != base.sha256,
+                reasons=("The hashes of the weights differ.", "The candidate's weights are the base's own."),
+                remedy="Tune the model: a base compared with itself has nothing to ship.",
+            )
+        )
+    mismatches, total = _prompt_mismatches(evidence), len(evidence.examples)
     gates.append(
-        Gate(
-            name="All arms answered the same prompts",
-            state="failed" if mismatches else "passed",
-            reason=f"{mismatches} of {len(evidence.examples)} examples were asked with different token ids."
-            if mismatches
-            else f"The prompt hashes agree on all {len(evidence.examples)} examples.",
-            remedy="Generate again with --fresh; the template or tokenizer changed between arms." if mismatches else "",
+        _proof(
+            "All arms answered the same prompts",
+            holds=mismatches == 0,
+            reasons=(
+                f"The prompt hashes agree on all {total} examples.",
+                f"{mismatches} of {total} examples were asked with different token ids.",
+            ),
+            remedy="Compare again with --fresh: template or tokenizer changed between arms.",
         )
     )
     return gates
+
+
+def _proof(name: str, *, holds: bool, reasons: tuple[str, str], remedy: str) -> Gate:
+    """A condition that is simply true or false; ``reasons`` are the sentences for either."""
+    if holds:
+        return Gate(name, "passed", reasons[0])
+    return Gate(name, "failed", reasons[1], remedy=remedy)
 
 
 def _prompt_mismatches(evidence: Evidence) -> int:
@@ -154,7 +171,11 @@ def _prompt_mismatches(evidence: Evidence) -> int:
     return sum(len({sample.prompt_hash for sample in answers}) > 1 for answers in zip(*arms, strict=True))
 
 
-def _without_evidence(rule: MustImprove | MustNotRegress) -> Gate:
+def _without_evidence(rule: MustImprove | MustNotRegress, evidence: Evidence) -> Gate:
+    missing = [arm for arm in (rule.over, TUNED) if arm not in evidence.samples]
+    if missing:
+        reason = f"Not measured: {' and '.join(missing)} did not answer every example."
+        return Gate(_name(rule), "open", reason, remedy="Call 'whet compare' to generate what is missing.")
     return Gate(
         name=_name(rule),
         state="open",
@@ -191,8 +212,8 @@ def _gate(
     paired = found.paired
     reason = (
         f"{paired.candidate_mean:.1%} against {paired.baseline_mean:.1%} on n = {paired.n}: "
-        f"difference {_points(paired.difference)} "
-        f"[{_points(paired.interval.low)}, {_points(paired.interval.high)}], adjusted p {_p_text(p)}."
+        f"difference {_points(paired.difference, sign='+')} "
+        f"[{100 * paired.interval.low:+.1f}, {100 * paired.interval.high:+.1f}], adjusted p {_p_text(p)}."
     )
     advice = "" if state == "passed" else remedy(found)
     if state == "failed":
@@ -216,9 +237,9 @@ def _narrower_interval(found: Comparison) -> str:
     )
 
 
-def _points(value: float) -> str:
+def _points(value: float, *, sign: str = "-") -> str:
     """Shares are compared in percentage points."""
-    return f"{100 * value:+.1f} points" if value < 0 else f"{100 * value:.1f} points"
+    return f"{100 * value:{sign}.1f} points"
 
 
 def _p_text(p: float) -> str:

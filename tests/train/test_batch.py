@@ -9,7 +9,7 @@ from whetstone.data.template import Template
 from whetstone.errors import UserError
 from whetstone.experiment import Data, Tune
 from whetstone.models.scratch import train_tokenizer
-from whetstone.train.batch import IGNORE, Row, collate, make_rows
+from whetstone.train.batch import IGNORE, LengthGroupedSampler, Row, collate, make_rows
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +48,17 @@ def test_collate_pads_on_the_right() -> None:
     assert torch.equal(batch["input_ids"], torch.tensor([[5, 6, 7], [8, 0, 0]]))
     assert torch.equal(batch["attention_mask"], torch.tensor([[1, 1, 1], [1, 0, 0]]))
     assert torch.equal(batch["labels"], torch.tensor([[IGNORE, 6, 7], [IGNORE, IGNORE, IGNORE]]))
+
+
+def test_sampler_visits_every_row_once_in_batches_of_similar_length() -> None:
+    made = [Row(str(n), tuple(range(1 + n * 37 % 60)), ()) for n in range(1000)]
+    sampler = LengthGroupedSampler(made, 10, seed=3)
+    first, second = list(sampler), list(sampler)
+    assert sorted(first) == sorted(second) == list(range(1000))
+    assert first != second
+    assert first == list(LengthGroupedSampler(made, 10, seed=3))
+    lengths = [[len(made[index].input_ids) for index in first[i : i + 10]] for i in range(0, 1000, 10)]
+    padded = sum(10 * max(batch) for batch in lengths)
+    assert padded < 1.1 * sum(map(sum, lengths))
+    means = [sum(batch) for batch in lengths]
+    assert means[:50] not in (sorted(means[:50]), sorted(means[:50], reverse=True))

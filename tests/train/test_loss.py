@@ -76,7 +76,7 @@ def trained(tmp_path: Path, batch_size: int, accumulation: int) -> dict[str, tor
     model = tiny(torch.float32)
     tune = Tune(method="full", steps=3, batch_size=batch_size, accumulation=accumulation, learning_rate=1e-2)
     fit(model, some_rows(48), [], tune, tmp_path / "metrics.jsonl", lambda metrics: None)
-    return model.state_dict()
+    return dict(model.state_dict())
 
 
 def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:

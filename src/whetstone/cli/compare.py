@@ -53,7 +53,7 @@ def compare(
     else:
         from rich.console import Console
 
-        print_summary(Console(), summary)
+        print_summary(Console(), summary, run.report / "index.html")
     raise typer.Exit(summary.verdict.exit_code)
 
 

@@ -50,4 +50,4 @@ def demo(
     else:
         from rich.console import Console
 
-        print_summary(Console(), summary)
+        print_summary(Console(), summary, run.report / "index.html")

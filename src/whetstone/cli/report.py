@@ -31,4 +31,4 @@ def report(
     if as_json:
         print_json(to_json(summary))
     else:
-        print_summary(Console(), summary)
+        print_summary(Console(), summary, found.report / "index.html")

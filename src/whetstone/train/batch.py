@@ -1,20 +1,22 @@
 """From examples to rows of tokens, and from rows to padded batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from whetstone.data.example import Example
 from whetstone.data.template import Template
 from whetstone.errors import UserError
 from whetstone.experiment import Data, Tune
 
-__all__ = ["IGNORE", "Row", "RowDataset", "collate", "make_rows"]
+__all__ = ["IGNORE", "LengthGroupedSampler", "Row", "RowDataset", "collate", "make_rows"]
 
 IGNORE = -100
 """The label of a token that is not learned."""
+
+_POOL_BATCHES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,36 @@ class RowDataset(Dataset[Row]):
 
     def __getitem__(self, index: int) -> Row:
         return self._rows[index]
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """A random order in which the rows of a batch are about equally long, so that little padding is computed.
+
+    Rows are shuffled, cut into pools of 50 batches, sorted by length within a pool, and the batches of a pool are
+    shuffled again: unlike transformers' sampler of this name, long and short batches come in no order. Every epoch
+    draws another order from the same random stream.
+    """
+
+    def __init__(self, rows: Sequence[Row], batch_size: int, seed: int) -> None:
+        self._lengths = [len(row.input_ids) for row in rows]
+        self._batch_size = batch_size
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        order = self._permutation(len(self._lengths))
+        size = self._batch_size
+        for start in range(0, len(order), size * _POOL_BATCHES):
+            pool = sorted(order[start : start + size * _POOL_BATCHES], key=self._lengths.__getitem__)
+            batches = [pool[i : i + size] for i in range(0, len(pool), size)]
+            for batch in self._permutation(len(batches)):
+                yield from batches[batch]
+
+    def _permutation(self, count: int) -> list[int]:
+        order: list[int] = torch.randperm(count, generator=self._generator).tolist()
+        return order
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
     PreTrainedModel,
     ProgressCallback,
@@ -26,7 +26,7 @@ from transformers.trainer_callback import PrinterCallback
 from whetstone.errors import UserError
 from whetstone.experiment import Tune
 from whetstone.models.device import peak_memory_bytes
-from whetstone.train.batch import Row, RowDataset, collate
+from whetstone.train.batch import LengthGroupedSampler, Row, RowDataset, collate
 from whetstone.train.loss import completion_loss
 
 __all__ = ["Observer", "StepMetrics", "TrainingResult", "fit"]
@@ -80,12 +80,18 @@ class CompletionTrainer(Trainer):
     # The loss below is normalised over the accumulated batch, so the Trainer must not divide it again.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, rows: Sequence[Row], **kwargs: Any) -> None:
+        super().__init__(train_dataset=RowDataset(rows), **kwargs)
+        self._rows = rows
         # Asks the Trainer to count the labels of the whole optimiser step and to hand the number to compute_loss.
         self.model_accepts_loss_kwargs = True
         self.input_tokens = 0
         self.loss_tokens = 0
+
+    def _get_train_sampler(self, train_dataset: Dataset[Row] | None = None) -> Sampler[int]:
+        """Rows of one optimiser step are of similar length; the Trainer's own such sampler takes only rows of dicts."""
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(self._rows, step, self.args.seed)
 
     def compute_loss(
         self,
@@ -178,9 +184,9 @@ def fit(
     pad_id = model.config.pad_token_id or 0
     recorder = _Recorder(metrics_path, validation, pad_id, tune.batch_size, observer)
     trainer = CompletionTrainer(
+        rows,
         model=model,
         args=_arguments(model, tune, steps),
-        train_dataset=RowDataset(rows),
         data_collator=partial(collate, pad_id=pad_id),
         callbacks=[recorder],
     )

@@ -60,9 +60,11 @@ def _instructions(data: Data, cells: Sequence[Cell], count: int, seed: int, part
     copies = corrections(cells, count * 3 // 10, seed)
     sentences = clean_sentences(cells, count - len(copies), seed)
     made = [(*_copy_text(copy.source), f"{copy.frame}/{copy.theme}", "copy") for copy in copies]
-    for sentence in sentences:
-        name = rng.choice(list(_INSTRUCTIONS))
-        made.append((*_INSTRUCTIONS[name](sentence, rng), f"{sentence.frame}/{sentence.theme}", name))
+    weights = [weight for _, weight in _INSTRUCTIONS.values()]
+    names = rng.choices(list(_INSTRUCTIONS), weights, k=len(sentences))
+    for sentence, name in zip(sentences, names, strict=True):
+        instruction, _ = _INSTRUCTIONS[name]
+        made.append((*instruction(sentence, rng), f"{sentence.frame}/{sentence.theme}", name))
     rng.shuffle(made)
     return tuple(_example(data, f"{part}-{number:05d}", *one) for number, one in enumerate(made))
 
@@ -72,7 +74,7 @@ def _exact_instructions(data: Data, cells: Sequence[Cell], count: int, seed: int
     examples = []
     for number, sentence in enumerate(clean_sentences(cells, count, seed + 1)):
         name = rng.choice(["copy", "quote", "first word", "last word"])
-        question, answer = _INSTRUCTIONS[name](sentence, rng)
+        question, answer = _INSTRUCTIONS[name][0](sentence, rng)
         group = f"{sentence.frame}/{sentence.theme}"
         examples.append(_example(data, f"test-{number:05d}", question, answer, group, name))
     return tuple(examples)
@@ -124,13 +126,14 @@ def _last_word(sentence: CleanSentence, _: Random) -> tuple[str, str]:
     return f"Give the last word: {sentence.text}", sentence.text.split()[-1]
 
 
-_INSTRUCTIONS: dict[str, Instruction] = {
-    "write": _write,
-    "copy": _copy,
-    "copy shuffled": _copy_shuffled,
-    "finish": _finish,
-    "fill": _fill,
-    "quote": _quote,
-    "first word": _first_word,
-    "last word": _last_word,
+_INSTRUCTIONS: dict[str, tuple[Instruction, int]] = {
+    "write": (_write, 2),
+    "copy": (_copy, 1),
+    "copy shuffled": (_copy_shuffled, 8),
+    "finish": (_finish, 2),
+    "fill": (_fill, 3),
+    "quote": (_quote, 2),
+    "first word": (_first_word, 1),
+    "last word": (_last_word, 1),
 }
+"""Each with its weight in the mixture: copying what cannot be guessed is the hardest to learn."""

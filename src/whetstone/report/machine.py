@@ -1,0 +1,125 @@
+"""The report for machines: every number unrounded, under the path by which the other renderers name it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from whetstone.evaluate.metrics.catalogue import METRICS
+from whetstone.evaluate.sample import ARMS, BASE, COPY_INPUT
+from whetstone.report.summary import ArmSummary, Change, Speed, Summary
+from whetstone.stats.comparison import Comparison
+from whetstone.stats.paired import Flips
+from whetstone.verdict import Gate
+
+__all__ = ["BASELINES", "SCHEMA_VERSION", "as_json"]
+
+SCHEMA_VERSION = 1
+BASELINES = (BASE, COPY_INPUT)
+_LISTED_AT_MOST = 30
+"""How many fixed and how many broken samples a report lists; the rest is in ``samples/``."""
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """The content of ``report.json``; what was not measured is null."""
+    judge = summary.manifest.experiment.judge
+    arms = {measured.arm: measured for measured in summary.arms}
+    examples = summary.evidence.examples
+    exact = summary.comparison("exact_match", BASE)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": {
+            "outcome": summary.verdict.outcome,
+            "exit_code": summary.verdict.exit_code,
+            "confidence": judge.confidence,
+        },
+        "gates": [_gate(gate) for gate in summary.verdict.gates],
+        "examples": {"n": len(examples), "groups": len({example.group for example in examples})},
+        "metrics": {
+            metric.name: {
+                "title": metric.title,
+                "unit": metric.unit,
+                "direction": metric.direction,
+                "definition": metric.definition,
+            }
+            for metric in METRICS
+        },
+        "arms": {arm: _scores(arms.get(arm)) for arm in ARMS},
+        "comparisons": {
+            metric.name: {over: _comparison(summary.comparison(metric.name, over)) for over in BASELINES}
+            for metric in METRICS
+            if metric.direction != "neutral"
+        },
+        "flips": None if exact is None else _flips(exact),
+        "noise_floor": _comparison(summary.noise),
+        "changes": {"fixed": _changes(summary.fixed), "broken": _changes(summary.broken)},
+        "speed": {arm: _speed(arms[arm].speed) if arm in arms else None for arm in ARMS},
+        "training": [_logged_step(row) for row in summary.training],
+        "manifest": summary.manifest.model_dump(mode="json"),
+    }
+
+
+def _gate(gate: Gate) -> dict[str, Any]:
+    return {
+        "name": gate.name,
+        "state": gate.state,
+        "reason": gate.reason,
+        "remedy": gate.remedy,
+        "p_adjusted": gate.p_adjusted,
+        "comparison": _comparison(gate.comparison),
+    }
+
+
+def _scores(arm: ArmSummary | None) -> dict[str, Any] | None:
+    if arm is None:
+        return None
+    return {name: None if estimate is None else asdict(estimate) for name, estimate in arm.scores.items()}
+
+
+def _comparison(found: Comparison | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "metric": found.metric.name,
+        "baseline": found.baseline,
+        "candidate": found.candidate,
+        **asdict(found.paired),
+        "flips": _flips(found),
+        "gain": found.gain,
+        "gain_low": found.gain_low,
+        "gain_high": found.gain_high,
+        "minimum_detectable_effect": found.minimum_detectable_effect,
+        "examples_needed": found.examples_needed,
+    }
+
+
+def _flips(found: Comparison) -> dict[str, int] | None:
+    """The flips, right meaning the better score: of metrics that are better when lower, a score of zero."""
+    flips = found.paired.flips
+    if flips is None:
+        return None
+    if found.metric.direction == "lower":
+        flips = Flips(both_right=flips.both_wrong, fixed=flips.broken, broken=flips.fixed, both_wrong=flips.both_right)
+    return asdict(flips)
+
+
+def _changes(changes: Sequence[Change]) -> dict[str, Any]:
+    return {
+        "total": len(changes),
+        "listed": min(len(changes), _LISTED_AT_MOST),
+        "examples": [change.example.id for change in changes],
+    }
+
+
+def _speed(speed: Speed | None) -> dict[str, Any] | None:
+    if speed is None:
+        return None
+    return {**asdict(speed), "memory_bytes": speed.memory_bytes or None}
+
+
+def _logged_step(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: _finite(row.get(name)) for name in ("step", "loss", "validation_loss")}
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

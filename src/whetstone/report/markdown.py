@@ -1,0 +1,201 @@
+"""The report as GitHub Markdown, with the charts as files beside it."""
+
+import re
+from collections.abc import Sequence
+
+from whetstone.evaluate.metrics.catalogue import METRICS
+from whetstone.evaluate.sample import ARMS, BASE
+from whetstone.report import format as written
+from whetstone.report.claims import Claims
+from whetstone.report.machine import BASELINES, as_json
+from whetstone.report.summary import Change, Summary
+from whetstone.run import WeightsRecord
+
+__all__ = ["render_markdown"]
+
+_SAMPLES_SHOWN = 3
+
+
+def render_markdown(summary: Summary) -> str:
+    """Renders the report; ``forest.svg`` and ``training.svg`` are expected in the same folder."""
+    claims = Claims(as_json(summary))
+    sections = [
+        _verdict(summary, claims),
+        _effects(summary, claims),
+        _arms(claims),
+        _flips(claims),
+        _samples(summary),
+        _cost(summary, claims),
+        _manifest(summary),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _verdict(summary: Summary, claims: Claims) -> str:
+    judgement = summary.manifest.judgement
+    frozen = f"When the rule was frozen: {written.UNMEASURED}."
+    if judgement is not None:
+        frozen = f"Rule `{judgement.rule_hash}`, frozen {judgement.frozen_at}, before the first token was generated."
+    examples, groups = (claims.text(f"examples.{name}", written.count) for name in ("n", "groups"))
+    rows = [[f"**{gate.state}**", gate.name, f"{gate.reason} {gate.remedy}".rstrip()] for gate in summary.verdict.gates]
+    return (
+        f"# {summary.verdict.outcome}: {summary.manifest.name}\n\n"
+        f"{frozen} {examples} held-out examples in {groups} groups.\n\n{_table(['State', 'Gate', 'Reason'], rows)}"
+    )
+
+
+def _effects(summary: Summary, claims: Claims) -> str:
+    rows = [
+        [
+            metric.title,
+            f"{metric.direction} is better",
+            over,
+            *_difference(claims, f"comparisons.{metric.name}.{over}", metric.unit),
+        ]
+        for over in BASELINES
+        for metric in METRICS
+        if metric.direction != "neutral"
+    ]
+    chart = "![Paired differences; right of zero is better](forest.svg)\n\n" if summary.comparisons else ""
+    table = _table(["Metric", "Direction", "Tuned against", "Difference", "Interval", "n", "p"], rows)
+    return f"## What tuning changed\n\n{chart}{table}"
+
+
+def _difference(claims: Claims, path: str, unit: str) -> list[str]:
+    """Difference, interval, n and p of a comparison."""
+    return [
+        claims.text(f"{path}.difference", written.difference(unit)),
+        _span(claims, f"{path}.interval", written.bare_difference(unit)),
+        claims.text(f"{path}.n", written.count),
+        claims.text(f"{path}.p_value", written.p_value).removeprefix("= "),
+    ]
+
+
+def _span(claims: Claims, path: str, write: written.Write) -> str:
+    if claims.value(path) is None:
+        return written.UNMEASURED
+    return f"{claims.text(f'{path}.low', write)} to {claims.text(f'{path}.high', write)}"
+
+
+def _arms(claims: Claims) -> str:
+    rows = [
+        [f"{metric.title}: {metric.definition}"]
+        + [_estimate(claims, f"arms.{arm}.{metric.name}", metric.unit) for arm in ARMS]
+        for metric in METRICS
+    ]
+    return f"## Every arm on every metric\n\n{_table(['Metric', *ARMS], rows)}"
+
+
+def _estimate(claims: Claims, path: str, unit: str) -> str:
+    if claims.value(path) is None:
+        return written.UNMEASURED
+    mean, n = claims.text(f"{path}.mean", written.score(unit)), claims.text(f"{path}.n", written.count)
+    return f"**{mean}** ({_span(claims, f'{path}.interval', written.bare_score(unit))}), n = {n}"
+
+
+def _flips(claims: Claims) -> str:
+    matrix = f"Exact match of base against tuned: {written.UNMEASURED}."
+    if claims.value("flips") is not None:
+        right, fixed, broken, wrong = (
+            claims.text(f"flips.{name}", written.count) for name in ("both_right", "fixed", "broken", "both_wrong")
+        )
+        p = claims.text("comparisons.exact_match.base.p_value", written.p_value)
+        method = claims.text("comparisons.exact_match.base.p_method")
+        rows = [["**Base right**", right, f"{broken} broken"], ["**Base wrong**", f"{fixed} fixed", wrong]]
+        matrix = (
+            f"{_table(['Exact match', 'Tuned right', 'Tuned wrong'], rows)}\n\n"
+            f"Had tuning done nothing, as many would break as get fixed: p {p} ({method})."
+        )
+    return f"## Fixed and broken\n\n{matrix}\n\n{_noise(claims)}"
+
+
+def _noise(claims: Claims) -> str:
+    found = claims.value("noise_floor")
+    if found is None:
+        return f"Noise floor: {written.UNMEASURED}, the base was not asked a second time."
+    scored = claims.value(f"metrics.{found['metric']}")
+    moved, interval, n, _ = _difference(claims, "noise_floor", scored["unit"])
+    return (
+        f"Noise floor: the base, asked again with nothing changed, moved by {moved} on {scored['title'].lower()} "
+        f"({interval}, n = {n})."
+    )
+
+
+def _samples(summary: Summary) -> str:
+    if summary.comparison("exact_match", BASE) is None:
+        return f"## Samples\n\nFixed and broken samples: {written.UNMEASURED}."
+    parts = ["## Samples"]
+    for title, changes in (("Worst regressions", summary.broken), ("Fixes", summary.fixed)):
+        parts.append(f"### {title}")
+        parts.extend(_sample(change) for change in changes[:_SAMPLES_SHOWN])
+        if not changes:
+            parts.append("None.")
+    return "\n\n".join(parts)
+
+
+def _sample(change: Change) -> str:
+    """A fenced block: whatever the texts hold, nothing in it is Markdown or HTML."""
+    example = change.example
+    texts = [
+        ("  input     ", example.source),
+        ("- base      ", change.baseline.text),
+        ("+ tuned     ", change.candidate.text),
+        *(("  reference ", reference) for reference in example.references),
+    ]
+    body = "\n".join(f"{label} {written.one_line(text) or '(empty)'}" for label, text in texts)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", body)), default=0))
+    return f"{fence}diff\n{body}\n{fence}"
+
+
+def _cost(summary: Summary, claims: Claims) -> str:
+    speed = [
+        [
+            arm,
+            claims.text(f"speed.{arm}.tokens_per_s", written.rate),
+            claims.text(f"speed.{arm}.first_token_p50_s", written.duration),
+            claims.text(f"speed.{arm}.latency_p50_s", written.duration),
+            claims.text(f"speed.{arm}.memory_bytes", written.byte_size),
+        ]
+        for arm in ARMS
+    ]
+    head = ["Arm", "Tokens per second", "Median time to first token", "Median time to answer", "Peak memory"]
+    training = [
+        ["Optimiser steps", claims.text("manifest.tuning.steps", written.count)],
+        ["Tokens learned from", claims.text("manifest.tuning.loss_tokens", written.count)],
+        ["Duration", claims.text("manifest.tuning.duration_s", written.duration)],
+        ["Peak memory", claims.text("manifest.tuning.peak_memory_bytes", written.byte_size)],
+    ]
+    curve = "![Loss by optimiser step](training.svg)" if summary.training else f"Training curve: {written.UNMEASURED}."
+    return f"## Speed, memory and training\n\n{_table(head, speed)}\n\n{_table(['Training', ''], training)}\n\n{curve}"
+
+
+def _manifest(summary: Summary) -> str:
+    manifest = summary.manifest
+    data = manifest.data.hashes if manifest.data else {}
+    tuned = manifest.judgement.candidate if manifest.judgement else None
+    rows = [
+        ["Run", f"{manifest.name}, begun {manifest.created_at}"],
+        ["Code", f"Whetstone {manifest.whetstone_version}, commit {manifest.git_commit or written.UNMEASURED}"],
+        ["Experiment", f"`{manifest.experiment_hash}`"],
+        ["Base weights", _weights(manifest.base)],
+        ["Tuned weights", _weights(tuned)],
+        ["Data", ", ".join(f"{split} `{digest}`" for split, digest in data.items()) or written.UNMEASURED],
+        ["Hardware", f"{manifest.hardware.processor}, {manifest.hardware.cores} cores, {manifest.hardware.system}"],
+        ["Packages", ", ".join(f"{name} {version}" for name, version in manifest.packages.items())],
+        ["Notes", " ".join(manifest.notes) or "none"],
+    ]
+    return f"## What this rests on\n\n{_table(['', ''], rows)}"
+
+
+def _weights(record: WeightsRecord | None) -> str:
+    return written.UNMEASURED if record is None else f"{record.origin} `{record.sha256}`"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Keeps names and notes from breaking the table or becoming HTML."""
+    return written.one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -1,0 +1,162 @@
+"""The report on one screen of a terminal: verdict, gates, arms, what got fixed and what broke.
+
+Readable without colour: states are words, taken-out words stand in ``[-…-]`` and put-in words in ``{+…+}``, as in
+``git diff --word-diff``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from whetstone.evaluate.sample import ARMS, BASE
+from whetstone.report import format as written
+from whetstone.report.changes import Answer, view_change
+from whetstone.report.claims import Claims
+from whetstone.report.difference import Piece
+from whetstone.report.machine import as_json
+from whetstone.report.summary import Summary
+
+__all__ = ["print_summary"]
+
+_STYLES = {
+    "SHIP": "bold green",
+    "REJECT": "bold red",
+    "INCONCLUSIVE": "bold yellow",
+    "passed": "green",
+    "failed": "bold red",
+    "open": "yellow",
+    "same": "",
+    "removed": "red strike",
+    "added": "green underline",
+}
+_RATES = (
+    ("over_edit", "over edit"),
+    ("copy_rate", "copied"),
+    ("extra_text", "extra text"),
+    ("empty", "empty"),
+    ("too_short", "too short"),
+)
+_BAR_CELLS = 10
+_WIDE = 96
+"""Columns from which there is room for bars."""
+
+
+def print_summary(console: Console, summary: Summary, report: Path | None = None) -> None:
+    """Prints the summary.
+
+    Args:
+        console: Where to.
+        summary: What to print.
+        report: The page, for the last line; without it the line names the file inside the run.
+    """
+    claims = Claims(as_json(summary))
+    judgement = summary.manifest.judgement
+    outcome = summary.verdict.outcome
+    console.print(Text.assemble((outcome, _STYLES[outcome]), f"  {summary.manifest.name}"))
+    frozen = f"{judgement.rule_hash}, frozen {judgement.frozen_at}" if judgement else written.UNMEASURED
+    level = claims.text("verdict.confidence", written.level)
+    console.print(Text(f"rule {frozen}; intervals of {level}", style="dim"))
+    console.print(_gates(summary), "", _arms(claims, wide=console.width >= _WIDE), "", _flips(claims), sep="\n")
+    for line in _changes(summary):
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line)
+    where = report or f"report/index.html in the run {summary.manifest.name}"
+    console.print(Text(f"report  {where}", style="bold", overflow="fold"))
+
+
+def _gates(summary: Summary) -> Table:
+    table = Table.grid(padding=(0, 1))
+    for gate in summary.verdict.gates:
+        text = Text.assemble((f"{gate.name}: ", "bold"), written.sentence(gate.reason))
+        if gate.remedy:
+            text.append(f" {written.sentence(gate.remedy)}", style="italic")
+        table.add_row(Text(gate.state, style=_STYLES[gate.state]), text)
+    return table
+
+
+def _arms(claims: Claims, *, wide: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1 if wide else 0, 0, 0), pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    table.add_column("n", justify="right")
+    table.add_column("exact match", no_wrap=True)
+    if wide:
+        table.add_column("", no_wrap=True)
+    for _, title in _RATES:
+        table.add_column(title, justify="right")
+    table.add_column("tokens/s", justify="right", min_width=8)
+    for arm in ARMS:
+        exact = f"arms.{arm}.exact_match"
+        if claims.value(exact) is None:
+            table.add_row(arm, "", Text(written.UNMEASURED, style="italic"))
+            continue
+        bars = [_bar(claims.value(f"{exact}.mean"))] if wide else []
+        rates = [claims.text(f"arms.{arm}.{name}.mean", written.share) for name, _ in _RATES]
+        speed = claims.text(f"speed.{arm}.tokens_per_s", written.rate)
+        table.add_row(arm, claims.text(f"{exact}.n", written.count), _estimate(claims, exact), *bars, *rates, speed)
+    return table
+
+
+def _estimate(claims: Claims, path: str) -> str:
+    mean = claims.text(f"{path}.mean", written.share)
+    if claims.value(f"{path}.interval") is None:
+        return mean
+    low, high = (claims.text(f"{path}.interval.{end}", written.bare_score("share")) for end in ("low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _bar(mean: float) -> Text:
+    filled = round(mean * _BAR_CELLS)
+    return Text.assemble(("█" * filled, "cyan"), ("░" * (_BAR_CELLS - filled), "dim"))
+
+
+def _flips(claims: Claims) -> Text:
+    if claims.value("flips") is None:
+        return Text(f"fixed and broken: {written.UNMEASURED}")
+    counts = {name: claims.text(f"flips.{name}", written.count) for name in claims.value("flips")}
+    p = claims.text("comparisons.exact_match.base.p_value", written.p_value)
+    method = claims.text("comparisons.exact_match.base.p_method")
+    noise = written.UNMEASURED
+    if claims.value("noise_floor") is not None:
+        unit = claims.value(f"metrics.{claims.value('noise_floor.metric')}.unit")
+        noise = claims.text("noise_floor.difference", written.difference(unit))
+    return Text.assemble(
+        (f"fixed {counts['fixed']}", "green"),
+        ", ",
+        (f"broken {counts['broken']}", "red"),
+        f", right before and after {counts['both_right']}, wrong before and after {counts['both_wrong']}: "
+        f"p {p} ({method}); noise floor {noise}",
+    )
+
+
+def _changes(summary: Summary) -> list[Text]:
+    """The worst regression and the first fix, a line a text."""
+    if summary.comparison("exact_match", BASE) is None:
+        return []
+    views = [view_change(change, "broken") for change in summary.broken[:1]]
+    views += [view_change(change, "fixed") for change in summary.fixed[:1]]
+    lines = []
+    for view in views:
+        title = "worst regression" if view.kind == "broken" else "a fix"
+        lines.append(Text(f"{title}, {written.one_line(view.example)}, against the {view.against}", style="bold"))
+        lines.append(Text(f"  input  {written.one_line(view.input)}"))
+        lines.extend(_answer(answer) for answer in view.answers)
+    return lines
+
+
+def _answer(answer: Answer) -> Text:
+    line = Text(f"  {answer.who.lower():<5}  ")
+    if not answer.pieces:
+        return line.append("(empty)", style="italic")
+    return line.append_text(_words(answer.pieces))
+
+
+def _words(pieces: Sequence[Piece]) -> Text:
+    marks = {"same": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
+    return Text(" ").join(
+        Text("".join((marks[piece.kind][0], written.printable(piece.text), marks[piece.kind][1])), _STYLES[piece.kind])
+        for piece in pieces
+    )

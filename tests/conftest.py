@@ -1,0 +1,206 @@
+"""A finished run made of synthetic rows, for everything that reads runs."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from whetstone.data.example import Example, Message
+from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Arm, Sample
+from whetstone.experiment import Data, Experiment, GrammarSource, Judge, Model, MustImprove, MustNotRegress
+from whetstone.run import DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
+
+SUBJECTS = ("She", "My brother", "The teacher", "Anna", "Our neighbour", "The new student", "His cat", "Nobody here")
+VERBS = (("goes", "go"), ("walks", "walk"), ("drives", "drive"), ("runs", "run"), ("travels", "travel"))
+PLACES = ("to the market", "to school", "to an old library", "to the station", "along the river", "into the garden")
+TIMES = ("every morning .", "on Mondays .", "when it rains .", "before breakfast .", "after the long meeting .")
+
+
+class MakeRun(Protocol):
+    """Writes a run folder and opens it."""
+
+    def __call__(
+        self,
+        path: Path,
+        *,
+        n: int = 300,
+        group_size: int = 1,
+        arms: Sequence[Arm] = ARMS,
+        tuned_skill: float = 0.62,
+        tuning: bool = True,
+    ) -> Run: ...
+
+
+@pytest.fixture(scope="session")
+def make_run() -> MakeRun:
+    """The function, as a fixture, because test modules cannot import from each other."""
+    return _make_run
+
+
+def _make_run(
+    path: Path,
+    *,
+    n: int = 300,
+    group_size: int = 1,
+    arms: Sequence[Arm] = ARMS,
+    tuned_skill: float = 0.62,
+    tuning: bool = True,
+) -> Run:
+    run = Run(path)
+    run.samples.mkdir(parents=True)
+    run.write(_manifest(run.name, tuning))
+    examples = [_example(index, group_size) for index in range(n)]
+    _write_rows(run.samples / "examples.jsonl", [example.as_row() for example in examples])
+    skills = {COPY_INPUT: 0.0, BASE: 0.38, BASE_AGAIN: 0.38, TUNED: tuned_skill}
+    for arm in arms:
+        samples = [_sample(example, index, arm, skills[arm]) for index, example in enumerate(examples)]
+        _write_rows(run.samples / f"{arm}.jsonl", [sample.as_row() for sample in samples])
+    if tuning:
+        _write_rows(run.metrics_path, [_logged_step(step) for step in range(10, 401, 10)])
+    return run
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _example(index: int, group_size: int) -> Example:
+    random_choice = random.Random(f"example {index}").choice
+    right, wrong = random_choice(VERBS)
+    subject, place, time = random_choice(SUBJECTS), random_choice(PLACES), random_choice(TIMES)
+    reference = f"{subject} {right} {place} {time}"
+    source = reference if index % 4 == 0 else f"{subject} {wrong} {place} {time}"
+    return Example(
+        id=f"test-{index:04d}",
+        messages=(Message("user", f"Correct the sentence: {source}"),),
+        references=(reference, f"{subject} always {right} {place} {time}"),
+        source=source,
+        group=f"group-{index // group_size}",
+        category="verb form",
+    )
+
+
+def _sample(example: Example, index: int, arm: Arm, skill: float) -> Sample:
+    # The base is asked twice with the same luck but for every fiftieth example: the noise floor.
+    again = arm == BASE_AGAIN and index % 50 == 7
+    draw = random.Random(f"{example.id} {'base' if arm == BASE_AGAIN and not again else arm}")
+    text = example.source if arm == COPY_INPUT else _answer(example, draw, skill)
+    batch = index // 32
+    generated = arm != COPY_INPUT
+    tokens = tuple(range(len(text.split()) + 1)) if generated else ()
+    return Sample(
+        example=example.id,
+        arm=arm,
+        prompt_hash=f"prompt of {example.id}",
+        prompt_tokens=24,
+        text=text,
+        token_ids=tokens,
+        finish_reason="length" if generated and draw.random() < 0.02 else "stop",
+        batch=batch,
+        first_token_s=0.08 + 0.01 * draw.random() if generated else None,
+        end_s=0.5 + 0.05 * len(tokens) + 0.1 * draw.random() if generated else None,
+        memory_bytes=1_310_000_000 + 1_000_000 * batch if generated else None,
+    )
+
+
+def _answer(example: Example, draw: random.Random, skill: float) -> str:
+    if draw.random() < skill + (0.3 if example.source in example.references else 0.0):
+        return draw.choice(example.references)
+    words = example.source.split()
+    kind = draw.randrange(6)
+    if kind <= 2:
+        return example.source
+    if kind == 3:
+        return f"Here is the corrected sentence: {example.references[0]}"
+    if kind == 4:
+        return " ".join(words[:2])
+    return "" if draw.random() < 0.3 else example.source.replace(" the ", " a ").replace("every", "each")
+
+
+def _logged_step(step: int) -> dict[str, Any]:
+    noise = random.Random(step).random()
+    return {
+        "step": step,
+        "steps": 400,
+        "epoch": step / 133,
+        "loss": 0.31 + 2.1 / (1 + step / 40) + 0.06 * noise,
+        "learning_rate": 2e-4,
+        "gradient_norm": 1.0,
+        "tokens_per_s": 900.0,
+        "loss_tokens": 310 * step,
+        "elapsed_s": 0.6 * step,
+        "memory_bytes": 1_800_000_000,
+        "validation_loss": 0.42 + 1.9 / (1 + step / 40) if step % 100 == 0 else None,
+    }
+
+
+def _experiment(name: str) -> Experiment:
+    judge = Judge(
+        must_improve=(MustImprove(over="base"), MustImprove(over="copy-input")),
+        must_not_regress=(
+            MustNotRegress(metric="over_edit", margin=0.05),
+            MustNotRegress(metric="empty", margin=0.02),
+            MustNotRegress(metric="extra_text", margin=0.03),
+        ),
+    )
+    return Experiment(
+        name=name,
+        model=Model(base="builtin:demo-base"),
+        data=Data(source=GrammarSource(grammar="corrections"), prompt="Correct the sentence: {source}"),
+        judge=judge,
+    )
+
+
+def _manifest(name: str, tuning: bool) -> Manifest:
+    experiment = _experiment(name)
+    base = WeightsRecord(origin="builtin:demo-base", sha256="3f" * 32, parameters=134_515_008)
+    tuned = WeightsRecord(
+        origin=f"{name}/adapter", sha256="a7" * 32, parameters=139_400_064, trainable_parameters=4_884_480
+    )
+    return Manifest(
+        name=name,
+        created_at="2026-01-12T08:00:00+00:00",
+        whetstone_version="0.1.0",
+        git_commit="0123456789ab",
+        experiment=experiment,
+        experiment_hash=experiment.fingerprint(),
+        training_hash=experiment.training_fingerprint(),
+        packages={"torch": "2.9.0", "transformers": "5.0.0", "scipy": "1.17.1"},
+        hardware=Hardware(
+            machine="x86_64",
+            processor="A processor",
+            cores=2,
+            memory_bytes=25_000_000_000,
+            system="Linux 6.1",
+            python="3.11.7",
+        ),
+        data=DataRecord(
+            counts={"train": 6000, "validation": 200, "test": 400}, hashes={"train": "c4" * 8, "test": "9b" * 8}
+        ),
+        base=base,
+        tuning=_tuning(tuned) if tuning else None,
+        judgement=Judgement(
+            rule_hash=experiment.judge.fingerprint(),
+            frozen_at="2026-01-12T08:14:09+00:00",
+            candidate=tuned,
+            data_hash="9b" * 8,
+            device="cpu",
+        ),
+        notes=("bfloat16 was asked for; this processor has none, so float32 was used.",),
+    )
+
+
+def _tuning(tuned: WeightsRecord) -> Tuning:
+    return Tuning(
+        finished_at="2026-01-12T08:13:55+00:00",
+        duration_s=244.6,
+        steps=400,
+        loss_tokens=124_016,
+        final_loss=0.503,
+        peak_memory_bytes=1_840_000_000,
+        device="cpu",
+        tuned=tuned,
+    )
