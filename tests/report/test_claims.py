@@ -346,7 +346,7 @@ def test_every_claim_is_recomputed_from_the_rows(run: Run, page: Page) -> None:
 
 def test_every_number_in_a_gate_is_recomputed_from_the_rows(run: Run, page: Page) -> None:
     rows = Rows(run.path)
-    proofs = 2
+    proofs = 3
     gates = [claim for claim in page.claims if claim.path.startswith("gates.")]
     assert {claim.path.split(".")[1] for claim in gates} == {str(i) for i in range(proofs + len(rows.rules()))}
     for claim in gates:
@@ -365,8 +365,8 @@ def test_the_gates_say_how_the_rule_ends(run: Run) -> None:
     rows = Rows(run.path)
     gates = json.loads((run.report / "report.json").read_text())["gates"]
     states = [gate["state"] for gate in gates]
-    assert states == ["passed", "passed", *(rows.gate_state(index) for index in range(len(rows.rules())))]
-    assert [gate["p_adjusted"] for gate in gates] == [None, None, *(pytest.approx(p) for p in rows.adjusted())]
+    assert states == [*["passed"] * 3, *(rows.gate_state(index) for index in range(len(rows.rules())))]
+    assert [gate["p_adjusted"] for gate in gates] == [*[None] * 3, *(pytest.approx(p) for p in rows.adjusted())]
 
 
 def test_claims_are_the_values_of_the_same_path_in_the_json_report(run: Run, page: Page) -> None:

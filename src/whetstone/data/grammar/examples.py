@@ -21,7 +21,7 @@ Instruction = Callable[[CleanSentence, Random], tuple[str, str]]
 
 
 def correction_splits(data: Data, source: GrammarSource) -> Splits:
-    """Learner sentences with their corrections; training and test share neither a frame nor a theme."""
+    """Learner sentences with their corrections; the vocabulary of the test part is in no training example."""
     cells = split_cells(source.seed)
     return Splits(
         train=_corrections(data, cells.train, source.train, source.seed, "train"),
