@@ -93,3 +93,14 @@ def test_one_writer_and_a_killed_writer_frees_the_lock(tmp_path: Path) -> None:
         process.kill()
     with Run(path).lock():
         pass
+
+
+def test_what_a_killed_writer_left_is_swept_away(tmp_path: Path) -> None:
+    run = Run(tmp_path / "mine")
+    run.begin(experiment())
+    (run.path / ".run.json.123.partial").write_text("{")
+    (run.path / ".adapter.partial").mkdir()
+    (run.path / ".adapter.partial" / "weights").write_text("half")
+    with run.lock():
+        pass
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", "run.json"]

@@ -234,9 +234,18 @@ class Run:
             raise UserError(f"{self.path}: cannot be made ({error.strerror}); give another --runs folder") from None
         try:
             with FileLock(self.path / ".lock", timeout=0):
+                self._sweep()
                 yield
         except Timeout:
             raise UserError(f"{self.path}: another process is writing to this run; wait for it or stop it") from None
+
+    def _sweep(self) -> None:
+        """Removes what a killed writer left unfinished; only the holder of the lock may."""
+        for left in list(self.path.rglob(".*.partial")):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def list_runs(root: Path) -> list[Run]:

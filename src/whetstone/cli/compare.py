@@ -45,6 +45,10 @@ def compare(
     from whetstone.report.terminal import print_summary
 
     experiment, run = _resolve(what, name, runs)
+    if candidate is None and not run.exists():
+        raise UserError(f"{run.path}: not tuned yet; call 'whet tune' first, or name weights with --candidate")
+    if candidate not in (None, "base") and not Path(str(candidate)).is_dir():
+        raise UserError(f"--candidate: no such folder: {candidate}; give 'base', an adapter folder or a model folder")
     with run.lock():
         run.begin(experiment)
         summary = compare_run(run, experiment, candidate=candidate, fresh=fresh)
@@ -88,6 +92,4 @@ def _candidate(run: "Run", experiment: "Experiment", candidate: str | None) -> P
         return None
     if candidate == "base":
         return base_folder(run, experiment)
-    if not Path(candidate).is_dir():
-        raise UserError(f"--candidate: no such folder: {candidate}; give 'base', an adapter folder or a model folder")
     return Path(candidate).resolve()

@@ -119,6 +119,8 @@ def _freeze(
                     "generated; --fresh judges anew, from the first sample"
                 )
         return
+    # The record goes first: a rule without samples would be taken for a finished freeze.
+    run.update(judgement=None)
     shutil.rmtree(run.samples, ignore_errors=True)
     shutil.rmtree(run.report, ignore_errors=True)
     rows = "".join(json.dumps(example.as_row(), ensure_ascii=False) + "\n" for example in examples)

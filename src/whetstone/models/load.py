@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -64,7 +65,10 @@ def load_model(folder: Path, *, template: str, dtype: str, device: torch.device)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{folder}: cannot be loaded as a causal language model: {reason}") from None
+        raise UserError(
+            f"{folder}: cannot be loaded as a causal language model ({reason}); it needs config.json, a tokenizer and "
+            "whole *.safetensors files"
+        ) from None
     return LanguageModel(model.to(device).eval(), Template(tokenizer, template), folder)

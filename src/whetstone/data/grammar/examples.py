@@ -114,6 +114,25 @@ def _fill(sentence: CleanSentence, rng: Random) -> tuple[str, str]:
     return f"Fill the gap: {' '.join(words)}", sentence.text
 
 
+def _order(sentence: CleanSentence, rng: Random) -> tuple[str, str]:
+    words = sentence.text.split()
+    return f"Put in order: {' '.join(rng.sample(words, len(words)))}", sentence.text
+
+
+def _replace(sentence: CleanSentence, rng: Random) -> tuple[str, str]:
+    """Copying with an edit at a place that has to be found."""
+    words = sentence.text.split()
+    old, new = rng.sample(words, 2)
+    edited = " ".join(new if word == old else word for word in words)
+    return f"Put {new} for {old}: {sentence.text}", edited
+
+
+def _leave_out(sentence: CleanSentence, rng: Random) -> tuple[str, str]:
+    words = sentence.text.split()
+    out = rng.choice(words)
+    return f"Leave out {out}: {sentence.text}", " ".join(word for word in words if word != out)
+
+
 def _quote(sentence: CleanSentence, _: Random) -> tuple[str, str]:
     return f"Put in quotes: {sentence.text}", f'"{sentence.text}"'
 
@@ -129,10 +148,13 @@ def _last_word(sentence: CleanSentence, _: Random) -> tuple[str, str]:
 _INSTRUCTIONS: dict[str, tuple[Instruction, int]] = {
     "write": (_write, 2),
     "copy": (_copy, 1),
-    "copy shuffled": (_copy_shuffled, 8),
-    "finish": (_finish, 2),
+    "copy shuffled": (_copy_shuffled, 5),
+    "replace": (_replace, 3),
+    "leave out": (_leave_out, 3),
+    "put in order": (_order, 4),
+    "finish": (_finish, 1),
     "fill": (_fill, 3),
-    "quote": (_quote, 2),
+    "quote": (_quote, 1),
     "first word": (_first_word, 1),
     "last word": (_last_word, 1),
 }

@@ -1,0 +1,146 @@
+"""Collecting samples: every arm, every example, once, whatever interrupts it."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from whetstone.data.example import Example, Message
+from whetstone.data.template import Template
+from whetstone.engine.api import Completion, Request, Timing
+from whetstone.errors import UserError
+from whetstone.evaluate.collect import Generator, collect, copy_input, render_prompts
+from whetstone.evaluate.evidence import load_evidence
+from whetstone.evaluate.sample import BASE, TUNED, Arm
+from whetstone.experiment import Generation
+from whetstone.files import write_atomic
+from whetstone.models.scratch import train_tokenizer
+
+GENERATION = Generation(max_new_tokens=8, batch_size=4)
+EXAMPLES = [Example(f"e{n}", (Message("user", f"word {n}"),), (f"word {n}",), f"word {n}", f"g{n}") for n in range(10)]
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+class Echo:
+    """Answers with the prompt's first tokens; dies after some batches when told to."""
+
+    def __init__(self, dies_after: int = 1000) -> None:
+        self.batches: list[int] = []
+        self._left = dies_after
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        if requests[0].max_new_tokens == GENERATION.max_new_tokens:
+            if self._left == 0:
+                raise Killed
+            self._left -= 1
+            self.batches.append(len(requests))
+        return [Completion(request.token_ids[:3], "stop", Timing(0.0, (0.1, 0.2, 0.3))) for request in requests]
+
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    return Template(train_tokenizer([f"word {n}" for n in range(10)], 280))
+
+
+def generator(arm: Arm, engine: Echo) -> Generator:
+    @contextlib.contextmanager
+    def weights() -> Iterator[None]:
+        yield
+
+    return Generator(arm, engine, weights, torch.device("cpu"))
+
+
+def run(folder: Path, template: Template, *engines: Echo) -> list[tuple[int, int]]:
+    prompts = render_prompts(EXAMPLES, template)
+    write_atomic(folder / "examples.jsonl", "".join(json.dumps(e.as_row()) + "\n" for e in EXAMPLES))
+    copy_input(prompts, folder)
+    seen: list[tuple[int, int]] = []
+    arms = [generator(arm, engine) for arm, engine in zip((BASE, TUNED), engines, strict=True)]
+    collect(prompts, arms, template, GENERATION, folder, lambda done, total: seen.append((done, total)))
+    return seen
+
+
+def rows(folder: Path, arm: str) -> list[str]:
+    return [json.loads(line)["example"] for line in (folder / f"{arm}.jsonl").read_text().splitlines()]
+
+
+def test_every_arm_answers_every_example_in_order(tmp_path: Path, template: Template) -> None:
+    seen = run(tmp_path, template, Echo(), Echo())
+    assert rows(tmp_path, BASE) == rows(tmp_path, TUNED) == [example.id for example in EXAMPLES]
+    assert seen == [(0, 20), (4, 20), (8, 20), (12, 20), (16, 20), (18, 20), (20, 20)]
+    evidence = load_evidence(tmp_path)
+    assert set(evidence.samples) == {"copy-input", "base", "tuned"}
+    assert [sample.text for sample in evidence.samples["copy-input"]] == [example.source for example in EXAMPLES]
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2])
+@pytest.mark.parametrize("torn", [0, 5, 200])
+def test_an_interrupted_collection_goes_on_with_the_next_batch(
+    tmp_path: Path, template: Template, batches: int, torn: int
+) -> None:
+    whole = tmp_path / "whole"
+    run(whole, template, Echo(), Echo())
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        run(folder, template, Echo(), Echo(dies_after=batches))
+    base = folder / "base.jsonl"
+    base.write_bytes(base.read_bytes()[: -torn or None])
+    again = Echo(), Echo()
+    run(folder, template, *again)
+    for arm in (BASE, TUNED):
+        assert rows(folder, arm) == rows(whole, arm)
+    assert len(again[1].batches) == 3 - batches
+    assert len(again[0].batches) == 3 - (batches + 1) + (1 if torn else 0)
+
+
+def test_rows_of_other_examples_are_not_kept(tmp_path: Path, template: Template) -> None:
+    run(tmp_path, template, Echo(), Echo())
+    path = tmp_path / "tuned.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[1], lines[0], *lines[2:]]))
+    engines = Echo(), Echo()
+    run(tmp_path, template, *engines)
+    assert (engines[0].batches, engines[1].batches) == ([], [4, 4, 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ('{"example": "nobody", "arm": "tuned", "prompt_hash": "", "prompt_tokens": 1, "text": "", "token_ids": [], '
+         '"finish_reason": "stop"}', "unknown or repeated"),
+        ('{"example": "e1"}', "not a sample"),
+        ("{", "not JSON"),
+    ],
+)  # fmt: skip
+def test_damaged_rows_are_named(tmp_path: Path, template: Template, damage: str, message: str) -> None:
+    run(tmp_path, template, Echo(), Echo())
+    path = tmp_path / "tuned.jsonl"
+    path.write_text(damage + "\n" + path.read_text())
+    with pytest.raises(UserError, match=f"tuned.jsonl:1: .*{message}"):
+        load_evidence(tmp_path)
+
+
+def test_an_unfinished_arm_is_left_out(tmp_path: Path, template: Template) -> None:
+    run(tmp_path, template, Echo(), Echo())
+    path = tmp_path / "tuned.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert set(load_evidence(tmp_path).samples) == {"copy-input", "base"}
+
+
+def test_seeds_differ_by_example_and_arm_and_are_kept_when_sampling(tmp_path: Path, template: Template) -> None:
+    generation = GENERATION.model_copy(update={"temperature": 1.0})
+    prompts = render_prompts(EXAMPLES, template)
+    arms = [generator(BASE, Echo()), generator(TUNED, Echo())]
+    collect(prompts, arms, template, generation, tmp_path, lambda done, total: None)
+    seeds = [
+        json.loads(line)["seed"]
+        for arm in (BASE, TUNED)
+        for line in (tmp_path / f"{arm}.jsonl").read_text().splitlines()
+    ]
+    assert len(set(seeds)) == 20
