@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import pytest
 
 from whetstone.data.example import Example, Message
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Arm, Sample
-from whetstone.experiment import Data, Experiment, GrammarSource, Judge, Model, MustImprove, MustNotRegress
+from whetstone.experiment import Data, Experiment, GrammarSource, Judge, Model, MustImprove, MustNotRegress, stable_hash
 from whetstone.run import DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
 
 SUBJECTS = ("She", "My brother", "The teacher", "Anna", "Our neighbour", "The new student", "His cat", "Nobody here")
@@ -51,12 +52,15 @@ def _make_run(
 ) -> Run:
     run = Run(path)
     run.samples.mkdir(parents=True)
-    run.write(_manifest(run.name, tuning))
     examples = [_example(index, group_size) for index in range(n)]
+    manifest = _manifest(run.name, tuning, stable_hash([example.as_row() for example in examples]))
+    run.write(manifest)
+    judgement = manifest.judgement.fingerprint() if manifest.judgement else ""
     _write_rows(run.samples / "examples.jsonl", [example.as_row() for example in examples])
     skills = {COPY_INPUT: 0.0, BASE: 0.38, BASE_AGAIN: 0.38, TUNED: tuned_skill}
     for arm in arms:
         samples = [_sample(example, index, arm, skills[arm]) for index, example in enumerate(examples)]
+        samples = [replace(sample, judgement=judgement) for sample in samples]
         _write_rows(run.samples / f"{arm}.jsonl", [sample.as_row() for sample in samples])
     if tuning:
         _write_rows(run.metrics_path, [_logged_step(step) for step in range(10, 401, 10)])
@@ -94,6 +98,7 @@ def _sample(example: Example, index: int, arm: Arm, skill: float) -> Sample:
     return Sample(
         example=example.id,
         arm=arm,
+        judgement="",
         prompt_hash=f"prompt of {example.id}",
         prompt_tokens=24,
         text=text,
@@ -154,7 +159,7 @@ def _experiment(name: str) -> Experiment:
     )
 
 
-def _manifest(name: str, tuning: bool) -> Manifest:
+def _manifest(name: str, tuning: bool, data_hash: str) -> Manifest:
     experiment = _experiment(name)
     base = WeightsRecord(origin="builtin:demo-base", sha256="3f" * 32, parameters=134_515_008)
     tuned = WeightsRecord(
@@ -186,8 +191,11 @@ def _manifest(name: str, tuning: bool) -> Manifest:
             rule_hash=experiment.judge.fingerprint(),
             frozen_at="2026-01-12T08:14:09+00:00",
             candidate=tuned,
-            data_hash="9b" * 8,
+            data_hash=data_hash,
+            prompts_hash="1c" * 8,
+            base_sha256=base.sha256,
             device="cpu",
+            packages={"torch": "2.9.0"},
         ),
         notes=("bfloat16 was asked for; this processor has none, so float32 was used.",),
     )
@@ -202,5 +210,6 @@ def _tuning(tuned: WeightsRecord) -> Tuning:
         final_loss=0.503,
         peak_memory_bytes=1_840_000_000,
         device="cpu",
+        template_hash="5e" * 8,
         tuned=tuned,
     )

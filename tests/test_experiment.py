@@ -98,6 +98,12 @@ BROKEN = {
     ),
     "not YAML": (GOOD.replace("{grammar: corrections", "{grammar: [corrections"), 4, "", "not YAML"),
     "tab": (GOOD.replace("  base", "\tbase"), 2, "", "not YAML"),
+    "unquoted braces": (GOOD.replace('"Correct this: {source}"', "{{source}}"), 5, "", "quote it"),
+    "a list for a key": (GOOD + "? [a]\n: 1\n", 16, "", "key must be text"),
+    "an anchor that holds itself": ("a: &x [*x]\n", 1, "", ""),
+    "a zero byte": (GOOD + "\0", 1, "", "not YAML"),
+    "too deep": ("a: " + "[" * 3000, 1, "", "nested too deeply"),
+    "negative seed": (GOOD.replace("rank: 8", "seed: -1"), 8, "tune.seed", "greater than or equal to 0"),
     "a list": ("- 1\n- 2\n", 1, "", "key: value"),
     "empty": ("", 1, "", "key: value"),
 }
@@ -164,3 +170,10 @@ def test_fingerprints_tell_training_from_judging(tmp_path: Path) -> None:
 def test_recipes_are_valid_and_say_what_they_are_for(name: str) -> None:
     assert load_experiment(recipe_path(name)).name == name
     assert len(recipe_summary(name)) > 20
+
+
+def test_a_file_name_that_cannot_be_a_runs_name(tmp_path: Path) -> None:
+    path = tmp_path / "my experiment.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(UserError, match="add 'name:'"):
+        load_experiment(path)

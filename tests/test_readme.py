@@ -55,6 +55,6 @@ def test_the_readmes_experiment_is_one(tmp_path: Path) -> None:
     assert load_experiment(path).model.base == str(tmp_path / "my-model")
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\(([^)h#]+)", README))
+@pytest.mark.parametrize("target", re.findall(r"\]\(((?!http)[^)]+)\)", README))
 def test_links_and_pictures_exist(target: str) -> None:
     assert (ROOT / target.split("#")[0]).exists()

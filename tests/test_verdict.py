@@ -1,13 +1,14 @@
 """The rule, on worlds whose answer is known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from whetstone.evaluate.evidence import Evidence, load_evidence
 from whetstone.experiment import Judge, MustImprove, MustNotRegress
-from whetstone.run import Manifest, Run
+from whetstone.run import Judgement, Manifest, Run
 from whetstone.verdict import Verdict, decide
 
 RULE = Judge(must_improve=(MustImprove(over="base"), MustImprove(over="copy-input")))
@@ -22,14 +23,21 @@ def world(make_run: Callable[..., Run], tmp_path: Path) -> Callable[..., tuple[E
         manifest = run.manifest()
         judgement = manifest.judgement
         assert judgement is not None
-        return load_evidence(run.samples), manifest.model_copy(
-            update={
-                "experiment": manifest.experiment.model_copy(update={"judge": rule}),
-                "judgement": judgement.model_copy(update={"rule_hash": rule.fingerprint()}),
-            }
-        )
+        frozen = judgement.model_copy(update={"rule_hash": rule.fingerprint()})
+        experiment = manifest.experiment.model_copy(update={"judge": rule})
+        evidence = judged_as(load_evidence(run.samples), frozen)
+        return evidence, manifest.model_copy(update={"experiment": experiment, "judgement": frozen})
 
     return build
+
+
+def judged_as(evidence: Evidence, judgement: Judgement) -> Evidence:
+    """The same rows, as if they had been generated for another judgement."""
+    mark = judgement.fingerprint()
+    return Evidence(
+        evidence.examples,
+        {arm: tuple(replace(row, judgement=mark) for row in rows) for arm, rows in evidence.samples.items()},
+    )
 
 
 def states(verdict: Verdict) -> list[str]:
@@ -82,9 +90,11 @@ def test_the_same_weights_are_never_shipped(world: Callable[..., tuple[Evidence,
     assert manifest.judgement is not None
     assert manifest.base is not None
     same = manifest.judgement.model_copy(update={"candidate": manifest.base})
-    verdict = decide(evidence, manifest.model_copy(update={"judgement": same}))
+    verdict = decide(judged_as(evidence, same), manifest.model_copy(update={"judgement": same}))
     assert verdict.outcome == "REJECT"
-    assert "nothing to ship" in " ".join(gate.remedy for gate in verdict.gates)
+    assert [gate.remedy for gate in verdict.gates if gate.state == "failed"] == [
+        "Tune the model: a base compared with itself has nothing to ship."
+    ]
 
 
 def test_a_rule_edited_after_freezing_is_not_the_rule(world: Callable[..., tuple[Evidence, Manifest]]) -> None:
@@ -95,8 +105,6 @@ def test_a_rule_edited_after_freezing_is_not_the_rule(world: Callable[..., tuple
 
 
 def test_other_prompts_for_one_arm_are_not_a_comparison(world: Callable[..., tuple[Evidence, Manifest]]) -> None:
-    from dataclasses import replace
-
     evidence, manifest = world(tuned_skill=0.9)
     tuned = (replace(evidence.samples["tuned"][0], prompt_hash="other"), *evidence.samples["tuned"][1:])
     changed = Evidence(evidence.examples, {**evidence.samples, "tuned": tuned})
@@ -109,3 +117,21 @@ def test_a_missing_arm_is_named_and_nothing_is_shipped(world: Callable[..., tupl
     verdict = decide(without, manifest)
     assert verdict.outcome == "INCONCLUSIVE"
     assert "base did not answer" in " ".join(gate.reason for gate in verdict.gates)
+
+
+def test_rows_of_another_judgement_are_not_evidence(world: Callable[..., tuple[Evidence, Manifest]]) -> None:
+    evidence, manifest = world(tuned_skill=0.9)
+    assert manifest.judgement is not None
+    other = manifest.judgement.model_copy(update={"device": "cuda"})
+    assert decide(judged_as(evidence, other), manifest).outcome == "REJECT"
+
+
+def test_examples_that_were_edited_are_not_evidence(world: Callable[..., tuple[Evidence, Manifest]]) -> None:
+    evidence, manifest = world(tuned_skill=0.9)
+    edited = (replace(evidence.examples[0], references=("anything",)), *evidence.examples[1:])
+    assert decide(Evidence(edited, evidence.samples), manifest).outcome == "REJECT"
+
+
+def test_without_a_record_nothing_is_shipped(world: Callable[..., tuple[Evidence, Manifest]]) -> None:
+    evidence, manifest = world(tuned_skill=0.9)
+    assert decide(evidence, manifest.model_copy(update={"judgement": None})).outcome == "INCONCLUSIVE"

@@ -7,6 +7,7 @@ before the first token is generated.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from whetstone.yaml_source import YamlSource
 
 __all__ = [
+    "NAME_PATTERN",
     "Data",
     "Experiment",
     "Generation",
@@ -32,7 +34,11 @@ __all__ = [
     "stable_hash",
 ]
 
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""What a run may be called: a plain folder name on every system."""
+
 Count = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, le=1)]
 GateMetric = Literal["exact_match", "over_edit", "empty", "too_short", "extra_text", "truncated"]
 """The metrics that have a better direction; the others describe."""
@@ -105,7 +111,7 @@ class GrammarSource(Section):
     train: Count = 6000
     validation: Count = 200
     test: Count = 400
-    seed: int = 0
+    seed: Seed = 0
 
 
 def _source_kind(value: Any) -> str:
@@ -131,7 +137,7 @@ class Split(Section):
     train: Count | None = None
     validation: Annotated[float, Field(ge=0)] = 0.05
     test: Annotated[float, Field(gt=0)] = 0.2
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Data(Section):
@@ -173,7 +179,7 @@ class Tune(Section):
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Generation(Section):
@@ -182,7 +188,7 @@ class Generation(Section):
     max_new_tokens: Count = 64
     temperature: Annotated[float, Field(ge=0)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: int = 0
+    seed: Seed = 0
     batch_size: Count = 32
 
 
@@ -233,7 +239,7 @@ class Serve(Section):
 class Experiment(Section):
     """The whole file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     """The run's folder name; the file's own name when left out."""
     model: Model
     data: Data
@@ -276,7 +282,12 @@ def load_experiment(path: Path) -> Experiment:
     """
     source = YamlSource.read(path)
     values = source.mapping()
-    values.setdefault("name", path.stem)
+    if "name" not in values:
+        if not re.fullmatch(NAME_PATTERN, path.stem):
+            raise source.problem(
+                ["name"], f"'{path.stem}' cannot be a run's name; add 'name:' with letters, digits, - or _"
+            )
+        values["name"] = path.stem
     try:
         experiment = Experiment.model_validate_json(json.dumps(values))
     except ValidationError as error:

@@ -61,7 +61,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         yield partial
         for file in partial.rglob("*"):
             if file.is_file():
-                with file.open("rb") as handle:
+                with file.open("rb+") as handle:
                     os.fsync(handle.fileno())
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

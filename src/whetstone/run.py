@@ -21,12 +21,26 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import whetstone
 from whetstone.errors import UserError
-from whetstone.experiment import Experiment
+from whetstone.experiment import Experiment, stable_hash
 from whetstone.files import read_json, write_json
 
-__all__ = ["DataRecord", "Hardware", "Judgement", "Manifest", "Run", "Tuning", "WeightsRecord", "list_runs"]
+__all__ = [
+    "DataRecord",
+    "Hardware",
+    "Judgement",
+    "Manifest",
+    "Run",
+    "Tuning",
+    "WeightsRecord",
+    "installed_packages",
+    "list_runs",
+    "now",
+]
 
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "numpy", "scipy", "statsmodels")
+
+
+_OURS = {".lock", "metrics.jsonl", "adapter", "model", "base", "samples", "report"}
 
 
 class Record(BaseModel):
@@ -84,17 +98,37 @@ class Tuning(Record):
     final_loss: float
     peak_memory_bytes: int
     device: str
+    template_hash: str
     tuned: WeightsRecord
 
 
 class Judgement(Record):
-    """The rule, frozen before the first token was generated."""
+    """What was fixed before the first token was generated, so that every row can say which judgement it belongs to."""
 
-    rule_hash: str
     frozen_at: str
-    candidate: WeightsRecord
+    rule_hash: str
     data_hash: str
+    prompts_hash: str
+    base_sha256: str
+    candidate: WeightsRecord
     device: str
+    packages: dict[str, str]
+
+    def identity(self) -> dict[str, str]:
+        """What two judgements must share for their rows to be mixed, by name; not when, and not from which folder."""
+        return {
+            "rule": self.rule_hash,
+            "data": self.data_hash,
+            "prompts": self.prompts_hash,
+            "base weights": self.base_sha256,
+            "candidate weights": self.candidate.sha256,
+            "device": self.device,
+            "packages": stable_hash(self.packages),
+        }
+
+    def fingerprint(self) -> str:
+        """Hash of :meth:`identity`, written into every row."""
+        return stable_hash(self.identity())
 
 
 class Manifest(Record):
@@ -113,6 +147,8 @@ class Manifest(Record):
     base: WeightsRecord | None = None
     tuning: Tuning | None = None
     judgement: Judgement | None = None
+    earlier_judgements: tuple[Judgement, ...] = ()
+    """Rules and candidates that were judged on this run before, and thrown away with --fresh."""
     notes: tuple[str, ...] = ()
     """What was asked and could not be done as asked."""
 
@@ -208,14 +244,20 @@ class Run:
             experiment=experiment,
             experiment_hash=experiment.fingerprint(),
             training_hash=experiment.training_fingerprint(),
-            packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+            packages=installed_packages(),
             hardware=Hardware.here(),
         )
         self.write(manifest)
         return manifest
 
     def clear(self) -> None:
-        """Deletes everything but the lock, ``run.json`` first, so that an interrupted deletion is not a run."""
+        """Deletes everything but the lock, ``run.json`` first, so that an interrupted deletion is not a run.
+
+        Raises:
+            UserError: The folder holds something, but no run: it is not ours to empty.
+        """
+        if not self.exists() and any(child.name not in _OURS for child in self.path.iterdir()):
+            raise UserError(f"{self.path}: not a run, and not empty; give --name NEW, or empty it yourself")
         (self.path / "run.json").unlink(missing_ok=True)
         for child in self.path.iterdir():
             if child.name != ".lock":
@@ -253,6 +295,11 @@ def list_runs(root: Path) -> list[Run]:
     if not root.is_dir():
         return []
     return [run for run in map(Run, sorted(root.iterdir())) if run.exists()]
+
+
+def installed_packages() -> dict[str, str]:
+    """The versions of the libraries that numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def now() -> str:

@@ -7,8 +7,8 @@ both. All gates passed: SHIP. One failed: REJECT. Otherwise: INCONCLUSIVE. With 
   no part of the interval is a gain.
 - must not regress: passes when twice the one-sided non-inferiority p, Holm-adjusted, is below alpha; fails when the
   whole interval is a loss larger than the margin. Twice, so that the test agrees with the two-sided interval shown.
-- the proofs: the rule is the one that was frozen, the candidate's weights differ from the base's, and all arms
-  answered the same prompts.
+- the proofs: rule, examples and rows are those of the judgement that was frozen, the candidate's weights differ from
+  the base's, and all arms answered the same prompts.
 
 Holm's step-down runs over the statistical gates together (Holm 1979, Scandinavian Journal of Statistics 6:65-70).
 """
@@ -22,8 +22,8 @@ import numpy as np
 from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.catalogue import metric
 from whetstone.evaluate.sample import TUNED
-from whetstone.experiment import Judge, MustImprove, MustNotRegress
-from whetstone.run import Manifest
+from whetstone.experiment import Judge, MustImprove, MustNotRegress, stable_hash
+from whetstone.run import Judgement, Manifest
 from whetstone.stats.comparison import Comparison, compare_arms, paired_scores
 from whetstone.stats.multiplicity import holm
 from whetstone.stats.paired import non_inferiority_p
@@ -78,7 +78,7 @@ def decide(evidence: Evidence, manifest: Manifest) -> Verdict:
     judge = manifest.experiment.judge
     alpha = 1 - judge.confidence
     rules = judge.rules()
-    comparisons = [_compare(evidence, rule, judge.confidence) for rule in rules]
+    comparisons = [_compare(evidence, rule, judge.confidence, len(rules)) for rule in rules]
     p_values = [_p_value(evidence, rule, found) for rule, found in zip(rules, comparisons, strict=True)]
     adjusted = holm([1.0 if p is None else p for p in p_values])
     gates = [*_proofs(evidence, manifest)]
@@ -106,10 +106,12 @@ def _name(rule: MustImprove | MustNotRegress) -> str:
     return f"{title} not worse than {rule.over} by {_points(rule.margin)}"
 
 
-def _compare(evidence: Evidence, rule: MustImprove | MustNotRegress, confidence: float) -> Comparison | None:
+def _compare(
+    evidence: Evidence, rule: MustImprove | MustNotRegress, confidence: float, tests: int
+) -> Comparison | None:
     if rule.over not in evidence.samples or TUNED not in evidence.samples:
         return None
-    return compare_arms(evidence, metric(rule.metric), rule.over, TUNED, confidence=confidence)
+    return compare_arms(evidence, metric(rule.metric), rule.over, TUNED, confidence=confidence, tests=tests)
 
 
 def _p_value(evidence: Evidence, rule: MustImprove | MustNotRegress, found: Comparison | None) -> float | None:
@@ -125,27 +127,29 @@ def _p_value(evidence: Evidence, rule: MustImprove | MustNotRegress, found: Comp
 
 def _proofs(evidence: Evidence, manifest: Manifest) -> list[Gate]:
     judgement, base = manifest.judgement, manifest.base
-    gates = []
-    if judgement is not None:
-        gates.append(
-            _proof(
-                "The rule is the one that was frozen",
-                holds=judgement.rule_hash == manifest.experiment.judge.fingerprint(),
-                reasons=("Its hash is the one in the run.", "The judge section was edited after it was frozen."),
-                remedy="Restore run.json, or compare again with --fresh.",
+    if judgement is None or base is None:
+        return [
+            Gate(
+                name="A judgement was frozen",
+                state="open",
+                reason="Not measured: the run holds no record of rule, data and weights from before generation.",
+                remedy="Call 'whet compare'.",
             )
-        )
-    if judgement is not None and base is not None:
-        gates.append(
-            _proof(
-                "The weights differ from the base",
-                holds=judgement.candidate.sha256 != base.sha256,
-                reasons=("The hashes of the weights differ.", "The candidate's weights are the base's own."),
-                remedy="Tune the model: a base compared with itself has nothing to ship.",
-            )
-        )
+        ]
     mismatches, total = _prompt_mismatches(evidence), len(evidence.examples)
-    gates.append(
+    return [
+        _proof(
+            "Rule, examples and rows are those that were frozen",
+            holds=judgement.rule_hash == manifest.experiment.judge.fingerprint() and _rows_belong(evidence, judgement),
+            reasons=("Their hashes are the ones in the run.", "A hash differs from the one in the run."),
+            remedy="Restore run.json and samples/, or compare again with --fresh.",
+        ),
+        _proof(
+            "The weights differ from the base",
+            holds=judgement.candidate.sha256 != base.sha256,
+            reasons=("The hashes of the weights differ.", "The candidate's weights are the base's own."),
+            remedy="Tune the model: a base compared with itself has nothing to ship.",
+        ),
         _proof(
             "All arms answered the same prompts",
             holds=mismatches == 0,
@@ -154,9 +158,15 @@ def _proofs(evidence: Evidence, manifest: Manifest) -> list[Gate]:
                 f"{mismatches} of {total} examples were asked with different token ids.",
             ),
             remedy="Compare again with --fresh: template or tokenizer changed between arms.",
-        )
-    )
-    return gates
+        ),
+    ]
+
+
+def _rows_belong(evidence: Evidence, judgement: Judgement) -> bool:
+    """Whether the examples are the frozen ones and every row was generated for this judgement."""
+    data_hash = stable_hash([example.as_row() for example in evidence.examples])
+    rows = (sample.judgement for samples in evidence.samples.values() for sample in samples)
+    return data_hash == judgement.data_hash and set(rows) <= {judgement.fingerprint()}
 
 
 def _proof(name: str, *, holds: bool, reasons: tuple[str, str], remedy: str) -> Gate:

@@ -57,13 +57,13 @@ class YamlSource:
             UserError: Missing or unreadable file, bad YAML, a repeated key, or something other than a mapping.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; 'whet init' writes one to start from") from None
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give a YAML file") from None
-        loader = _Loader(text)
         try:
+            loader = _Loader(text)
             root = loader.get_single_node()
             if not isinstance(root, yaml.MappingNode):
                 raise UserError(f"{path}:1: expected 'key: value' lines, found something else; see 'whet init'")
@@ -75,8 +75,8 @@ class YamlSource:
             raise UserError(f"{path}:{line}: not YAML: {error.problem}; mend the line (or quote it)") from None
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"{path}:1: not YAML: {str(error).splitlines()[0]}; mend the file") from None
-        finally:
-            loader.dispose()
+        except RecursionError:
+            raise UserError(f"{path}:1: nested too deeply, or an anchor that holds itself; mend the file") from None
         return cls(path, root, values)
 
     def mapping(self) -> dict[str, Any]:
@@ -155,6 +155,8 @@ def _refuse_repeated_keys(path: Path, node: yaml.Node) -> None:
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(f"{path}:{line}: a key must be text; quote it if braces or brackets are meant")
             if key_node.value in seen:
                 raise UserError(
                     f"{path}:{line}: {key_node.value}: already given on line {seen[key_node.value]}; keep one"

@@ -129,7 +129,7 @@ def test_a_changed_rule_is_refused_until_asked_for(judged: Workplace) -> None:
     changed = judged.folder / "changed.yaml"
     changed.write_text(EXPERIMENT + "  confidence: 0.9\n")
     error = whet(judged.folder, "compare", "changed.yaml", code=2).stderr
-    assert "rule_hash" in error
+    assert "rule: not what was frozen" in error
     assert "--fresh" in error
 
 

@@ -133,3 +133,22 @@ def test_any_json_row_is_an_example_or_one_line(tmp_path_factory: pytest.TempPat
     else:
         assert example.messages
         assert all(reference.strip() for reference in example.references)
+
+
+def test_ids_stay_unique_when_a_text_looks_like_a_suffix(tmp_path: Path) -> None:
+    lines = [{"prompt": text, "references": ["y"]} for text in ("x", "x", "x-2", "x-2")]
+    assert len({example.id for example in read_jsonl_source(PROMPT, rows(tmp_path, *lines))}) == 4
+
+
+def test_copying_the_input_means_the_text_inside_the_prompt(tmp_path: Path) -> None:
+    def chat(content: str) -> dict[str, object]:
+        return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "y"}]}
+
+    made = read_jsonl_source(PROMPT, rows(tmp_path, chat("Correct: he go"), chat("Fix he go")))
+    assert [example.source for example in made] == ["he go", "Fix he go"]
+
+
+@pytest.mark.parametrize("line", ['{"prompt": "\\ud83d", "references": ["y"]}', '{"prompt": ' + "9" * 5000 + "}"])
+def test_json_that_python_cannot_hold_is_one_line(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UserError, match=":1: expected one JSON object"):
+        read_jsonl_source(PROMPT, rows(tmp_path, line))

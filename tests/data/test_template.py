@@ -20,6 +20,10 @@ LLAMA3 = (
     "{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n\n{% endif %}"
 )
+THINKING = (
+    "{% for m in messages %}{{ m.role }}:{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}"
+    "<|end|>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
 SHIFTING = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}bot>{% endif %}"
 )
@@ -105,6 +109,7 @@ def without_chatml() -> PreTrainedTokenizerFast:
         (without_template, "auto", "no chat template"),
         (without_chatml, "chatml", "no special token"),
         (lambda: tokenizer(SHIFTING), "auto", "differently"),
+        (lambda: tokenizer(THINKING), "auto", "differently"),
         (lambda: tokenizer("{{ raise_exception('no') }}"), "auto", "cannot render"),
     ],
 )

@@ -17,11 +17,6 @@ def draws(sampling: Sampling, count: int = 4000) -> dict[int, float]:
     return {token: counted[token] / count for token in range(4)}
 
 
-def test_greedy_takes_the_largest_and_the_first_of_equals() -> None:
-    assert draws(Sampling(), 5) == {0: 1.0, 1: 0.0, 2: 0.0, 3: 0.0}
-    assert choose_token(torch.tensor([1.0, 3.0, 3.0]), Sampling(), torch.Generator()) == 1
-
-
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_frequencies_follow_the_softmax(temperature: float) -> None:
     expected = torch.softmax(LOGITS / temperature, 0).tolist()

@@ -48,18 +48,18 @@ def template() -> Template:
     return Template(train_tokenizer([f"word {n}" for n in range(10)], 280))
 
 
-def generator(arm: Arm, engine: Echo) -> Generator:
+def generator(arm: Arm, engine: Echo, judgement: str = "j") -> Generator:
     @contextlib.contextmanager
     def weights() -> Iterator[None]:
         yield
 
-    return Generator(arm, engine, weights, torch.device("cpu"))
+    return Generator(arm, engine, judgement, weights, torch.device("cpu"))
 
 
 def run(folder: Path, template: Template, *engines: Echo) -> list[tuple[int, int]]:
     prompts = render_prompts(EXAMPLES, template)
     write_atomic(folder / "examples.jsonl", "".join(json.dumps(e.as_row()) + "\n" for e in EXAMPLES))
-    copy_input(prompts, folder)
+    copy_input(prompts, "j", folder)
     seen: list[tuple[int, int]] = []
     arms = [generator(arm, engine) for arm, engine in zip((BASE, TUNED), engines, strict=True)]
     collect(prompts, arms, template, GENERATION, folder, lambda done, total: seen.append((done, total)))
@@ -112,12 +112,15 @@ def test_rows_of_other_examples_are_not_kept(tmp_path: Path, template: Template)
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ('{"example": "nobody", "arm": "tuned", "prompt_hash": "", "prompt_tokens": 1, "text": "", "token_ids": [], '
-         '"finish_reason": "stop"}', "unknown or repeated"),
+        (
+            '{"example": "nobody", "arm": "tuned", "judgement": "j", "prompt_hash": "", "prompt_tokens": 1, '
+            '"text": "", "token_ids": [], "finish_reason": "stop"}',
+            "unknown or repeated",
+        ),
         ('{"example": "e1"}', "not a sample"),
         ("{", "not JSON"),
     ],
-)  # fmt: skip
+)
 def test_damaged_rows_are_named(tmp_path: Path, template: Template, damage: str, message: str) -> None:
     run(tmp_path, template, Echo(), Echo())
     path = tmp_path / "tuned.jsonl"
@@ -144,3 +147,11 @@ def test_seeds_differ_by_example_and_arm_and_are_kept_when_sampling(tmp_path: Pa
         for line in (tmp_path / f"{arm}.jsonl").read_text().splitlines()
     ]
     assert len(set(seeds)) == 20
+
+
+def test_rows_of_another_judgement_are_not_kept(tmp_path: Path, template: Template) -> None:
+    run(tmp_path, template, Echo(), Echo())
+    prompts, engine = render_prompts(EXAMPLES, template), Echo()
+    collect(prompts, [generator(TUNED, engine, "k")], template, GENERATION, tmp_path, lambda done, total: None)
+    assert engine.batches == [4, 4, 2]
+    assert {sample.judgement for sample in load_evidence(tmp_path).samples["tuned"]} == {"k"}

@@ -12,7 +12,7 @@ RIGHT = Example("r", (Message("user", "x"),), ("He goes home .",), "He goes home
 
 
 def scores(example: Example, text: str, finish_reason: str = "stop") -> dict[str, float | None]:
-    sample = Sample("x", "tuned", "h", 3, text, (1, 2), "stop" if finish_reason == "stop" else "length")
+    sample = Sample("x", "tuned", "j", "h", 3, text, (1, 2), "stop" if finish_reason == "stop" else "length")
     return {one.name: one.score(example, sample) for one in METRICS}
 
 

@@ -262,7 +262,7 @@ class Rows:
             shares = {f"{100 * share:.1f}" for share in (*means, found.interval.low, found.interval.high)}
             p = self.adjusted()[index]
             return shares | {str(found.n), "0.0001" if p < 0.0001 else f"{p:.4f}"}
-        alpha = 1 - self.level
+        alpha = (1 - self.level) / len(self.rules())
         detectable = minimum_detectable_effect(before, after, groups, alpha=alpha)
         needed = examples_needed(before, after, groups, effect=found.difference, alpha=alpha)
         width = found.interval.high - found.interval.low

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from whetstone.experiment import MustImprove
+from whetstone.report.markdown import render_markdown
 from whetstone.report.page import render_page
 from whetstone.report.palette import DARK, LIGHT
 from whetstone.report.summary import summarise
@@ -189,3 +191,37 @@ def test_text_has_the_contrast_of_wcag_aa(palette: dict[str, str], ink: str) -> 
 def test_both_palettes_name_the_same_colours_once() -> None:
     assert LIGHT.keys() == DARK.keys()
     assert len(set(LIGHT.values())) == len(LIGHT)
+
+
+def test_earlier_judgements_are_told(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", n=40)
+    assert "were judged on this run before" not in page_of(run)
+    frozen = run.manifest().judgement
+    assert frozen is not None
+    run.update(earlier_judgements=(frozen.model_copy(update={"rule_hash": "0123abcd"}),))
+    html = page_of(run)
+    assert "were judged on this run before" in html
+    assert "0123abcd" in html
+
+
+def test_the_runs_own_training_is_not_shown_for_other_weights(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", n=40)
+    assert 'data-claim="manifest.tuning.steps"' in page_of(run)
+    manifest = run.manifest()
+    assert manifest.judgement is not None
+    other = manifest.judgement.candidate.model_copy(update={"sha256": "ee" * 32})
+    run.update(judgement=manifest.judgement.model_copy(update={"candidate": other}))
+    assert 'data-claim="manifest.tuning.steps" value=' not in page_of(run)
+
+
+def test_a_loss_that_no_gate_looks_at_is_said_beside_the_gates(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", tuned_skill=0.05)
+    manifest = run.manifest()
+    assert "Outside the rule: Exact match" not in page_of(run)
+    gates = (MustImprove(metric="empty"),)
+    blind = manifest.experiment.judge.model_copy(update={"must_not_regress": (), "must_improve": gates})
+    run.update(experiment=manifest.experiment.model_copy(update={"judge": blind}))
+    summary = summarise(run)
+    assert "exact_match" in [found.metric.name for found in summary.unguarded_losses]
+    for text in (render_page(summary), render_markdown(summary)):
+        assert "Outside the rule: Exact match" in text

@@ -86,3 +86,13 @@ def test_rates_are_checked(alpha: float, power: float) -> None:
 def test_effect_is_checked() -> None:
     with pytest.raises(UserError, match="effect is nan"):
         examples_needed([0, 1], [1, 1], "ab", effect=float("nan"))
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.025, 0.05, 0.1, 0.2, 0.4])
+def test_every_alpha_has_a_solution(alpha: float) -> None:
+    rng = np.random.default_rng(1)
+    baseline, candidate = rng.integers(0, 2, 300), rng.integers(0, 2, 300)
+    found = minimum_detectable_effect(baseline, candidate, np.arange(300), alpha=alpha)
+    assert 0 < found < 1
+    needed = examples_needed(baseline, candidate, np.arange(300), effect=found, alpha=alpha)
+    assert needed == pytest.approx(300, abs=3)

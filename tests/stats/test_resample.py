@@ -1,5 +1,4 @@
 import math
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -88,12 +87,11 @@ def test_order_and_names_of_groups_do_not_matter() -> None:
     assert first.mean == pytest.approx(values.mean())
 
 
-@pytest.mark.parametrize("alternative", ["two-sided", "greater"])
 @pytest.mark.parametrize("count", [5, 9])
-def test_exact_sign_flip_equals_scipy(alternative: Literal["two-sided", "greater"], count: int) -> None:
+def test_exact_sign_flip_equals_scipy(count: int) -> None:
     sums = np.random.default_rng(count).normal(0.5, 1, count)
-    reference = stats.permutation_test((sums,), np.sum, permutation_type="samples", alternative=alternative)
-    p_value, method = sign_flip_p(sums, alternative=alternative, resamples=100, seed=0)
+    reference = stats.permutation_test((sums,), np.sum, permutation_type="samples", alternative="two-sided")
+    p_value, method = sign_flip_p(sums, resamples=100, seed=0)
     assert p_value == pytest.approx(reference.pvalue)
     assert method == f"exact sign flip over {count} differing groups"
 
@@ -108,7 +106,7 @@ def test_drawn_sign_flip_approaches_scipy() -> None:
         n_resamples=20_000,
         rng=np.random.default_rng(1),
     ).pvalue
-    p_value, method = sign_flip_p(sums, alternative="two-sided", resamples=20_000, seed=0)
+    p_value, method = sign_flip_p(sums, resamples=20_000, seed=0)
     assert p_value == pytest.approx(reference, abs=5 * math.sqrt(2 * reference * (1 - reference) / 20_000))
     assert method == "sign flip over 30 differing groups, 20000 draws"
 
@@ -116,17 +114,15 @@ def test_drawn_sign_flip_approaches_scipy() -> None:
 def test_drawn_sign_flip_of_ties_approaches_the_binomial() -> None:
     sums = np.array([0.1] * 14 + [-0.1] * 6 + [0.0] * 50)
     expected = stats.binomtest(14, 20).pvalue
-    p_value, _ = sign_flip_p(sums, alternative="two-sided", resamples=20_000, seed=0)
+    p_value, _ = sign_flip_p(sums, resamples=20_000, seed=0)
     assert p_value == pytest.approx(expected, abs=5 * math.sqrt(expected * (1 - expected) / 20_000))
 
 
 def test_sign_flip_by_hand() -> None:
     ones = np.ones(3)
-    assert sign_flip_p(ones, alternative="two-sided", resamples=100, seed=0)[0] == 2 / 8
-    assert sign_flip_p(ones, alternative="greater", resamples=100, seed=0)[0] == 1 / 8
-    assert sign_flip_p(-ones, alternative="greater", resamples=100, seed=0)[0] == 1
-    assert sign_flip_p(np.zeros(4), alternative="two-sided", resamples=100, seed=0)[0] == 1
+    assert sign_flip_p(ones, resamples=100, seed=0)[0] == 2 / 8
+    assert sign_flip_p(np.zeros(4), resamples=100, seed=0)[0] == 1
 
 
 def test_drawn_sign_flip_is_never_zero() -> None:
-    assert sign_flip_p(np.ones(60), alternative="two-sided", resamples=999, seed=0)[0] == 1 / 1000
+    assert sign_flip_p(np.ones(60), resamples=999, seed=0)[0] == 1 / 1000

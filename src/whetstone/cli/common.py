@@ -82,7 +82,9 @@ def resolve_run(what: str, runs: Path) -> "Run":
 def _checked_name(name: str) -> str:
     import re
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+    from whetstone.experiment import NAME_PATTERN
+
+    if not re.fullmatch(NAME_PATTERN, name):
         raise UserError(f"--name: '{name}' cannot be a run's name; use letters, digits, '.', '_' and '-'")
     return name
 

@@ -1,10 +1,14 @@
 """The ``whet`` command. Nothing heavy is imported until a verb needs it, so that help answers at once."""
 
+import errno
 import signal
 import sys
+import traceback
 import warnings
 from types import FrameType
+from typing import NoReturn
 
+import click
 import typer
 
 from whetstone.cli.compare import compare
@@ -32,20 +36,35 @@ for verb in (demo, init, recipes, tune, compare, report, runs, show):
 
 
 def main() -> None:
-    """Runs the command; bad input ends with one line and exit code 2, an interrupt with 130 or 143."""
+    """Runs the command.
+
+    Exit codes: 0, 1 and 3 are verdicts of ``whet compare`` (0 is also plain success), 2 is bad input, 70 is a defect of
+    this program (with its traceback), 130 and 143 are interrupts.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     # Deprecations inside libraries are for their developers and ours, not for the person at the terminal.
     warnings.simplefilter("ignore", FutureWarning)
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except UserError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
     except OSError as error:
-        if error.errno is None or error.filename is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}; what was finished is kept", 2)
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            _crash()
+        _fail(f"{error.filename or 'a file of the run'}: {error.strerror}; what was finished is kept", 2)
+    except Exception:
+        _crash()
+
+
+def _crash() -> NoReturn:
+    """A defect must not look like a verdict, whose codes are 0, 1 and 3."""
+    traceback.print_exc()
+    sys.exit(70)
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
@@ -53,6 +72,6 @@ def _terminate(signal_number: int, frame: FrameType | None) -> None:
     sys.exit(128 + signal_number)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     sys.exit(code)

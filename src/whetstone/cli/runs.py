@@ -106,6 +106,9 @@ def _facts(run: "Run", manifest: "Manifest") -> list[tuple[str, str]]:
         )
         facts.append(("tuned weights", done.tuned.sha256[:16]))
     if manifest.judgement is not None:
-        facts.append(("rule", f"{manifest.judgement.rule_hash}, frozen {manifest.judgement.frozen_at}"))
+        frozen = manifest.judgement
+        facts.append(("rule", f"{frozen.rule_hash}, frozen {frozen.frozen_at}"))
+        facts.append(("judged weights", f"{frozen.candidate.sha256[:16]}, {frozen.candidate.origin}"))
+    facts.extend(("earlier judgement", f"{one.rule_hash}, {one.frozen_at}") for one in manifest.earlier_judgements)
     facts.extend(("note", note) for note in manifest.notes)
     return facts

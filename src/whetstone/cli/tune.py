@@ -50,9 +50,14 @@ def tune(
 
 def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool) -> "Manifest":
     """Tunes with a progress bar; the caller holds the run's lock."""
+    from whetstone.data.load import load_splits
+    from whetstone.train.tune import base_folder
     from whetstone.train.tune import tune as train
 
     if fresh:
+        # What would end the new training at once must not cost the old one.
+        load_splits(experiment.data)
+        base_folder(run, experiment)
         run.clear()
     if run.exists() and run.manifest().tuning is not None:
         manifest = run.begin(experiment)

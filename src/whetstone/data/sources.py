@@ -56,7 +56,8 @@ def read_jsonl_source(data: Data, path: Path) -> list[Example]:
     """Reads JSONL with ``messages`` (ending with the assistant's turn) or ``prompt`` and ``references`` in each row.
 
     A row may also hold ``id``, ``group``, ``category``, ``source``, and, beside ``messages``, ``references`` that are
-    accepted in addition to the assistant's turn.
+    accepted in addition to the assistant's turn. ``source`` is what the copy-input arm answers with; without it, it is
+    what stands at ``{source}`` when the user's turn has the form of ``data.prompt``, else the whole turn.
 
     Raises:
         UserError: A row is malformed; the message names file and line.
@@ -65,7 +66,7 @@ def read_jsonl_source(data: Data, path: Path) -> list[Example]:
     examples = []
     for where, row in _rows(path):
         messages, references = _conversation(data, where, row) if "messages" in row else _question(data, where, row)
-        source = _text(where, row, "source", default=row.get("prompt", messages[-1].content))
+        source = _text(where, row, "source", default=row.get("prompt", _bare(data, messages[-1].content)))
         group = _text(where, row, "group", default=_group(source))
         category = _text(where, row, "category", default="all")
         name = _text(where, row, "id", default="")
@@ -77,6 +78,14 @@ def read_jsonl_source(data: Data, path: Path) -> list[Example]:
     return examples
 
 
+def _bare(data: Data, turn: str) -> str:
+    """The text inside a user turn that was made with ``data.prompt``; the whole turn where it was not."""
+    before, _, after = data.prompt.partition("{source}")
+    if turn.startswith(before) and turn.endswith(after) and len(turn) >= len(before) + len(after):
+        return turn[len(before) : len(turn) - len(after)]
+    return turn
+
+
 class _Identifier:
     """Names examples by content; the second of two equal ones gets a suffix."""
 
@@ -85,8 +94,12 @@ class _Identifier:
 
     def __call__(self, text: str) -> str:
         name = text if len(text) <= 40 and text.isprintable() and " " not in text else stable_hash(text)[:12]
-        self._seen[name] += 1
-        return name if self._seen[name] == 1 else f"{name}-{self._seen[name]}"
+        unique = name
+        while unique in self._seen:
+            self._seen[name] += 1
+            unique = f"{name}-{self._seen[name]}"
+        self._seen[unique] += 1
+        return unique
 
 
 def _group(source: str) -> str:
@@ -96,7 +109,7 @@ def _group(source: str) -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give a text file") from None
     lines = text.split("\n")
@@ -114,7 +127,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
+            json.dumps(row, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: expected one JSON object a line, found {error}; mend the line") from None
         if not isinstance(row, dict):
             raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}; mend the line")

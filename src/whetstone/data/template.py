@@ -69,6 +69,16 @@ class Template:
             )
         self.end_of_turn_id = self._find_end_of_turn()
 
+    @property
+    def hash(self) -> str:
+        """Identity of the template's text."""
+        return stable_hash(self.tokenizer.chat_template)
+
+    def vocabulary(self) -> dict[str, int]:
+        """Every token and its id, special tokens included."""
+        vocabulary: dict[str, int] = self.tokenizer.get_vocab()
+        return vocabulary
+
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a prompt, up to the place where the answer begins."""
         return self._encode(self._render(messages, answering=True))
@@ -98,13 +108,13 @@ class Template:
         question = (Message("user", "probe"),)
         prompt = self._render(question, answering=True)
         whole = self._render((*question, Message("assistant", _PROBE)), answering=False)
-        if not whole.startswith(prompt) or _PROBE not in whole[len(prompt) :]:
+        if not whole.startswith(prompt + _PROBE):
             raise UserError(
                 f"{self.tokenizer.name_or_path}: the chat template renders an answer differently from the place it "
                 "leaves for one, so training and serving would differ; set model.template"
             )
         special = set(self.tokenizer.all_special_ids)
-        for token_id in self._encode(whole[len(prompt) :].partition(_PROBE)[2]):
+        for token_id in self._encode(whole[len(prompt + _PROBE) :]):
             if token_id in special:
                 return token_id
         if self.tokenizer.eos_token_id is None:

@@ -1,4 +1,4 @@
-"""Choosing the next token."""
+"""Drawing the next token."""
 
 import torch
 
@@ -8,18 +8,16 @@ __all__ = ["choose_token"]
 
 
 def choose_token(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Chooses one token from the logits ``(vocabulary,)`` of one sequence.
+    """Draws one token from the logits ``(vocabulary,)`` of one sequence.
 
-    Greedy takes the largest (the lowest id of equals). Otherwise logits are divided by the temperature and the smallest
-    set of tokens whose probability reaches ``top_p`` is drawn from (Holtzman et al. 2020, arXiv:1904.09751).
+    Logits are divided by the temperature, which must not be 0, and the smallest set of tokens whose probability reaches
+    ``top_p`` is drawn from (Holtzman et al. 2020, arXiv:1904.09751).
 
     Args:
         logits: On any device.
         sampling: Temperature and top-p.
         generator: The sequence's own random stream, on the CPU.
     """
-    if sampling.temperature == 0:
-        return int(logits.argmax())
     probabilities = torch.softmax(logits.float().cpu() / sampling.temperature, dim=-1)
     if sampling.top_p < 1:
         ordered, ids = probabilities.sort(descending=True)

@@ -28,8 +28,10 @@ class _Sequence:
         self._stop_ids = stop_ids
         self._generator = torch.Generator().manual_seed(request.seed)
 
-    def advance(self, logits: torch.Tensor) -> None:
-        self.token_ids.append(choose_token(logits, self.request.sampling, self._generator))
+    def advance(self, logits: torch.Tensor, greedy_id: int) -> None:
+        sampling = self.request.sampling
+        token_id = choose_token(logits, sampling, self._generator) if sampling.temperature > 0 else greedy_id
+        self.token_ids.append(token_id)
         self.token_s.append(time.monotonic())
 
     @property
@@ -94,8 +96,10 @@ class TorchEngine:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            for sequence, logits in zip(active, output.logits[:, -1], strict=True):
-                sequence.advance(logits)
+            # One transfer for all rows: a device is asked once a step, not once a sequence.
+            greedy_ids = output.logits[:, -1].argmax(dim=-1).tolist()
+            for sequence, logits, greedy_id in zip(active, output.logits[:, -1], greedy_ids, strict=True):
+                sequence.advance(logits, greedy_id)
             going = [row for row, sequence in enumerate(active) if not sequence.finished]
             if not going:
                 return

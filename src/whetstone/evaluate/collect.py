@@ -20,7 +20,7 @@ from whetstone.engine.api import Engine, Request, Sampling
 from whetstone.evaluate.sample import COPY_INPUT, Arm, Sample
 from whetstone.experiment import Generation, stable_hash
 from whetstone.files import read_jsonl, write_atomic
-from whetstone.models.device import peak_memory_bytes
+from whetstone.models.device import peak_memory_bytes, reset_peak_memory
 
 __all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts"]
 
@@ -41,12 +41,14 @@ class Generator:
     Attributes:
         arm: Its name.
         engine: What answers.
+        judgement: Fingerprint of the frozen judgement, written into every row.
         weights: Puts the arm's weights in force, as a context manager.
         device: Where they are.
     """
 
     arm: Arm
     engine: Engine
+    judgement: str
     weights: Callable[[], AbstractContextManager[None]]
     device: torch.device
 
@@ -60,12 +62,13 @@ def render_prompts(examples: Sequence[Example], template: Template) -> list[Prom
     return prompts
 
 
-def copy_input(prompts: Sequence[Prompt], folder: Path) -> None:
+def copy_input(prompts: Sequence[Prompt], judgement: str, folder: Path) -> None:
     """Writes the arm that answers with the input: what doing nothing would score."""
     rows = [
         Sample(
             example=prompt.example.id,
             arm=COPY_INPUT,
+            judgement=judgement,
             prompt_hash=prompt.hash,
             prompt_tokens=len(prompt.token_ids),
             text=prompt.example.source,
@@ -96,7 +99,7 @@ def collect(
         progress: Told how many samples of how many are done.
     """
     size = generation.batch_size
-    done = {generator.arm: _whole_batches(folder / f"{generator.arm}.jsonl", size, prompts) for generator in generators}
+    done = {generator.arm: _whole_batches(generator, folder, size, prompts) for generator in generators}
     total = len(prompts) * len(generators)
     progress(sum(done.values()), total)
     warm: set[Arm] = set()
@@ -111,6 +114,7 @@ def collect(
                     # The first pass pays for caches and thread pools; it is not part of any timing.
                     generator.engine.generate([replace(request, max_new_tokens=2) for request in requests])
                     warm.add(generator.arm)
+                reset_peak_memory(generator.device)
                 samples = _answer(generator, part, requests, template, batch)
             _append(folder / f"{generator.arm}.jsonl", samples)
             done[generator.arm] += len(part)
@@ -132,6 +136,7 @@ def _answer(
         Sample(
             example=prompt.example.id,
             arm=generator.arm,
+            judgement=generator.judgement,
             prompt_hash=prompt.hash,
             prompt_tokens=len(prompt.token_ids),
             text=template.decode(completion.token_ids),
@@ -147,14 +152,18 @@ def _answer(
     ]
 
 
-def _whole_batches(path: Path, size: int, prompts: Sequence[Prompt]) -> int:
-    """How many samples of whole batches are on disk; what a killed writer left of the next one is cut off."""
+def _whole_batches(generator: Generator, folder: Path, size: int, prompts: Sequence[Prompt]) -> int:
+    """How many samples of whole batches are on disk; what a killed writer left of the next one is cut off.
+
+    Rows of another judgement are not counted: they are answers of other weights, or to another rule.
+    """
+    path = folder / f"{generator.arm}.jsonl"
     if not path.exists():
         return 0
     rows = read_jsonl(path)
-    expected = [prompt.example.id for prompt in prompts]
+    expected = [(prompt.example.id, generator.judgement) for prompt in prompts]
     whole = len(rows) if len(rows) == len(expected) else len(rows) // size * size
-    if [row.get("example") for row in rows[:whole]] != expected[:whole]:
+    if [(row.get("example"), row.get("judgement")) for row in rows[:whole]] != expected[:whole]:
         whole = 0
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:whole]))
     return whole

@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from peft import PeftModel
+from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from whetstone.data.example import Example
@@ -19,9 +19,9 @@ from whetstone.experiment import Experiment, stable_hash
 from whetstone.files import write_atomic
 from whetstone.models.adapter import load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
-from whetstone.models.load import LanguageModel, load_model
-from whetstone.run import DataRecord, Judgement, Manifest, Run, now
-from whetstone.train.tune import base_folder, load_base
+from whetstone.models.load import LanguageModel, load_weights
+from whetstone.run import DataRecord, Judgement, Manifest, Run, installed_packages, now
+from whetstone.train.tune import load_base
 
 __all__ = ["judge"]
 
@@ -44,22 +44,37 @@ def judge(
     manifest = run.manifest()
     splits = load_splits(experiment.data)
     if manifest.data is not None and manifest.data.hashes != splits.hashes():
-        raise UserError(f"{run.path}: the data changed since tuning; restore it, or tune again with --fresh")
+        raise UserError(f"{run.path}: the data changed since tuning; restore it, or call 'whet tune' with --fresh")
     examples = splits.test[: experiment.judge.max_examples]
     folder = candidate or _tuned_folder(run, manifest)
+    digest_weights(folder)
     base = load_base(run, experiment, splits)
+    if manifest.base is not None and manifest.base.sha256 != digest_weights(base.folder):
+        raise UserError(f"{base.folder}: the base weights changed since the run began; restore them, or tune --fresh")
+    if candidate is None and manifest.tuning is not None and manifest.tuning.template_hash != base.template.hash:
+        raise UserError(
+            f"{run.path}: the chat template changed since tuning; restore it, or call 'whet tune' with --fresh"
+        )
+    base_record = manifest.base or record_weights(experiment.model.base or "scratch", base.folder, base.model)
     tuned = _load_tuned(base, folder, experiment)
     prompts = render_prompts(examples, base.template)
     _check_context(prompts, base.model, experiment)
     if manifest.base is None:
-        origin = experiment.model.base or "scratch"
-        data = DataRecord(counts=splits.counts(), hashes=splits.hashes())
-        manifest = run.update(base=record_weights(origin, base.folder, base.model), data=data)
-    if manifest.base is not None and manifest.base.sha256 != digest_weights(base_folder(run, experiment)):
-        raise UserError(f"{base.folder}: the base weights changed since the run began; restore them or use --fresh")
-    _freeze(run, experiment, examples, (folder, tuned), fresh=fresh)
-    copy_input(prompts, run.samples)
-    collect(prompts, _generators(base, tuned), base.template, experiment.judge.generation, run.samples, progress)
+        run.update(base=base_record, data=DataRecord(counts=splits.counts(), hashes=splits.hashes()))
+    judgement = Judgement(
+        frozen_at=now(),
+        rule_hash=experiment.judge.fingerprint(),
+        data_hash=stable_hash([example.as_row() for example in examples]),
+        prompts_hash=stable_hash([prompt.hash for prompt in prompts]),
+        base_sha256=base_record.sha256,
+        candidate=record_weights(str(folder), folder, tuned),
+        device=str(tuned.device),
+        packages=installed_packages(),
+    )
+    _freeze(run, experiment, examples, judgement, fresh=fresh)
+    copy_input(prompts, judgement.fingerprint(), run.samples)
+    generators = _generators(base, tuned, judgement.fingerprint())
+    collect(prompts, generators, base.template, experiment.judge.generation, run.samples, progress)
 
 
 def _tuned_folder(run: Run, manifest: Manifest) -> Path:
@@ -77,8 +92,11 @@ def _load_tuned(base: LanguageModel, folder: Path, experiment: Experiment) -> Pr
         return base.model
     if (folder / "adapter_config.json").exists():
         return load_adapter(base.model, folder)
-    section = experiment.model
-    return load_model(folder, template="auto", dtype=section.dtype, device=base.model.device).model
+    tuned = load_weights(folder, dtype=experiment.model.dtype, device=base.model.device)
+    ours, theirs = (path / "tokenizer.json" for path in (base.folder, folder))
+    if theirs.exists() and ours.exists() and Tokenizer.from_file(str(theirs)).get_vocab() != base.template.vocabulary():
+        raise UserError(f"{folder}: its tokenizer is not the base's; arms can be compared on equal token ids only")
+    return tuned
 
 
 def _check_context(prompts: Sequence[Prompt], model: PreTrainedModel, experiment: Experiment) -> None:
@@ -93,42 +111,32 @@ def _check_context(prompts: Sequence[Prompt], model: PreTrainedModel, experiment
 
 
 def _freeze(
-    run: Run,
-    experiment: Experiment,
-    examples: Sequence[Example],
-    candidate: tuple[Path, PreTrainedModel | PeftModel],
-    *,
-    fresh: bool,
+    run: Run, experiment: Experiment, examples: Sequence[Example], judgement: Judgement, *, fresh: bool
 ) -> None:
-    """Writes rule, data and candidate into the manifest before anything is generated, or finds them unchanged."""
-    folder, model = candidate
-    data_hash = stable_hash([example.as_row() for example in examples])
-    judgement = Judgement(
-        rule_hash=experiment.judge.fingerprint(),
-        frozen_at=now(),
-        candidate=record_weights(str(folder), folder, model),
-        data_hash=data_hash,
-        device=str(model.device),
-    )
-    frozen = run.manifest().judgement
+    """Writes the judgement into the manifest before anything is generated, or finds it unchanged."""
+    manifest = run.manifest()
+    frozen = manifest.judgement
     if frozen is not None and not fresh:
-        for name in ("rule_hash", "data_hash", "candidate", "device"):
-            if getattr(frozen, name) != getattr(judgement, name):
+        new = judgement.identity()
+        for name, value in frozen.identity().items():
+            if new[name] != value:
                 raise UserError(
-                    f"{run.path}: {name} differs from what was frozen at {frozen.frozen_at}, before the samples were "
-                    "generated; --fresh judges anew, from the first sample"
+                    f"{run.path}: {name}: not what was frozen at {frozen.frozen_at}, before generation; "
+                    "--fresh judges anew, from the first sample, and the run keeps a record of both"
                 )
-        return
-    # The record goes first: a rule without samples would be taken for a finished freeze.
-    run.update(judgement=None)
-    shutil.rmtree(run.samples, ignore_errors=True)
-    shutil.rmtree(run.report, ignore_errors=True)
+    else:
+        earlier = manifest.earlier_judgements if frozen is None else (*manifest.earlier_judgements, frozen)
+        # The record goes first: a rule without samples would be taken for a finished freeze.
+        run.update(judgement=None, earlier_judgements=earlier)
+        for path in (run.samples, run.report):
+            for file in path.glob("*"):
+                file.unlink()
+        run.update(experiment=experiment, experiment_hash=experiment.fingerprint(), judgement=judgement)
     rows = "".join(json.dumps(example.as_row(), ensure_ascii=False) + "\n" for example in examples)
     write_atomic(run.samples / "examples.jsonl", rows)
-    run.update(experiment=experiment, experiment_hash=experiment.fingerprint(), judgement=judgement)
 
 
-def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel) -> list[Generator]:
+def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel, judgement: str) -> list[Generator]:
     stop_ids = frozenset({base.template.end_of_turn_id, *_end_ids(base.model)})
 
     def generator(arm: Arm, model: PreTrainedModel | PeftModel, *, adapted: bool) -> Generator:
@@ -138,7 +146,7 @@ def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel) -> list
                 yield
 
         engine = TorchEngine(model, stop_ids, base.template.tokenizer.pad_token_id or 0)
-        return Generator(arm, engine, weights, model.device)
+        return Generator(arm, engine, judgement, weights, model.device)
 
     # PEFT puts the adapter into the base model itself, so only through its wrapper is the base free of it.
     plain = tuned if isinstance(tuned, PeftModel) else base.model

@@ -24,6 +24,7 @@ class Sample:
     Attributes:
         example: The id of the example.
         arm: Who answered.
+        judgement: Fingerprint of the frozen judgement that it was generated for.
         prompt_hash: Hash of the prompt's token ids; equal across arms, or the comparison is not fair.
         prompt_tokens: Length of the prompt.
         text: The answer, special tokens removed.
@@ -33,11 +34,13 @@ class Sample:
         batch: Which batch of the arm it was generated in.
         first_token_s: When its first token was there.
         end_s: When its last token was there.
-        memory_bytes: The largest memory of the process (or device) up to the end of the batch.
+        memory_bytes: On CUDA the most that the batch took on the device; elsewhere the most that the process has taken
+            so far, training in the same process included.
     """
 
     example: str
     arm: str
+    judgement: str
     prompt_hash: str
     prompt_tokens: int
     text: str

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from whetstone.errors import UserError
@@ -32,5 +33,13 @@ def add_adapter(model: PreTrainedModel, tune: Tune) -> PeftModel:
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Puts a saved adapter on a model; ``disable_adapter()`` gives the base back without a second copy."""
-    return PeftModel.from_pretrained(model, folder, is_trainable=False).eval()
+    """Puts a saved adapter on a model; ``disable_adapter()`` gives the base back without a second copy.
+
+    Raises:
+        UserError: The adapter was made for another model, or cannot be read.
+    """
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=False, use_safetensors=True).eval()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{folder}: does not fit the base model ({reason}); give an adapter made for it") from None

@@ -7,7 +7,7 @@ import torch
 
 from whetstone.errors import UserError
 
-__all__ = ["choose_device", "peak_memory_bytes"]
+__all__ = ["choose_device", "peak_memory_bytes", "reset_peak_memory"]
 
 
 def choose_device(asked: str) -> torch.device:
@@ -24,8 +24,14 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Forgets the peak on CUDA; elsewhere the operating system keeps the process's peak for good."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory used so far: of the device on CUDA, of the process elsewhere."""
+    """The most memory used: of the device since the last reset on CUDA, of the process since its start elsewhere."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""Identity of weights: a hash of the tensor files, and counts of what is in them."""
+"""Identity of weights: a hash of the tensors and of the configuration that says how they are used."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,9 @@ __all__ = ["digest_weights", "record_weights"]
 
 
 def digest_weights(folder: Path) -> str:
-    """SHA-256 over the safetensors files of a folder, in the order of their names.
+    """SHA-256 over the safetensors files of a folder, in the order of their names, and the configuration beside them.
+
+    The same LoRA tensors under another ``lora_alpha`` are another model.
 
     Raises:
         UserError: The folder holds no safetensors; other formats are never loaded.
@@ -21,7 +23,8 @@ def digest_weights(folder: Path) -> str:
     if not files:
         raise UserError(f"{folder}: no *.safetensors file; convert the weights (pickled formats are never loaded)")
     digest = hashlib.sha256()
-    for file in files:
+    configurations = [folder / name for name in ("config.json", "adapter_config.json", "generation_config.json")]
+    for file in (*files, *(path for path in configurations if path.exists())):
         with file.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()

@@ -1,5 +1,7 @@
 """Loads a causal language model and its template from a directory, a hub id, or the one that ships with the package."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +16,7 @@ from transformers.utils import logging
 from whetstone.data.template import Template
 from whetstone.errors import UserError
 
-__all__ = ["BUILTIN_BASE", "LanguageModel", "load_model", "locate"]
+__all__ = ["BUILTIN_BASE", "LanguageModel", "load_model", "load_weights", "locate"]
 
 BUILTIN_BASE = "builtin:demo-base"
 
@@ -54,21 +56,38 @@ def locate(base: str) -> Path:
 
 
 def load_model(folder: Path, *, template: str, dtype: str, device: torch.device) -> LanguageModel:
-    """Reads weights (safetensors only) and tokenizer; never runs code that comes with a model.
+    """Reads weights and tokenizer of a folder.
+
+    Raises:
+        UserError: The folder is not a causal language model that transformers knows, or has no usable template.
+    """
+    with _said_plainly(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return LanguageModel(load_weights(folder, dtype=dtype, device=device), Template(tokenizer, template), folder)
+
+
+def load_weights(folder: Path, *, dtype: str, device: torch.device) -> PreTrainedModel:
+    """Reads weights (safetensors only), in evaluation mode; never runs code that comes with a model.
 
     Raises:
         UserError: The folder is not a causal language model that transformers knows.
     """
     logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    with _said_plainly(folder):
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    return model.to(device).eval()
+
+
+@contextlib.contextmanager
+def _said_plainly(folder: Path) -> Iterator[None]:
+    """Turns what libraries raise over a folder into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"{folder}: cannot be loaded as a causal language model ({reason}); it needs config.json, a tokenizer and "
             "whole *.safetensors files"
         ) from None
-    return LanguageModel(model.to(device).eval(), Template(tokenizer, template), folder)

@@ -5,9 +5,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from whetstone.report import format as written
 from whetstone.report.format import UNMEASURED
+from whetstone.stats.comparison import Comparison
 
-__all__ = ["Claims"]
+__all__ = ["Claims", "unguarded_loss"]
 
 
 class Claims:
@@ -43,3 +45,11 @@ class Claims:
         if value is None:
             return Markup('<span class="unmeasured">{}</span>').format(UNMEASURED)
         return Markup('<data class="claim" value="{}" data-claim="{}">{}</data>').format(value, path, write(value))
+
+
+def unguarded_loss(claims: Claims, found: Comparison) -> str:
+    """What Markdown and the terminal say of a loss that the rule does not look at."""
+    path = f"comparisons.{found.metric.name}.{found.baseline}"
+    candidate, baseline = (claims.text(f"{path}.{arm}_mean", written.share) for arm in ("candidate", "baseline"))
+    difference = claims.text(f"{path}.difference", written.difference(found.metric.unit))
+    return f"{candidate} against {baseline} of the base ({difference}); no gate looks at it."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from whetstone.evaluate.metrics.catalogue import METRICS
 from whetstone.evaluate.sample import ARMS, BASE
 from whetstone.report import format as written
-from whetstone.report.claims import Claims
+from whetstone.report.claims import Claims, unguarded_loss
 from whetstone.report.machine import BASELINES, as_json
 from whetstone.report.summary import Change, Summary
 from whetstone.run import WeightsRecord
@@ -38,6 +38,10 @@ def _verdict(summary: Summary, claims: Claims) -> str:
         frozen = f"Rule `{judgement.rule_hash}`, frozen {judgement.frozen_at}, before the first token was generated."
     examples, groups = (claims.text(f"examples.{name}", written.count) for name in ("n", "groups"))
     rows = [[f"**{gate.state}**", gate.name, f"{gate.reason} {gate.remedy}".rstrip()] for gate in summary.verdict.gates]
+    rows += [
+        ["**worse**", f"Outside the rule: {found.metric.title}", unguarded_loss(claims, found)]
+        for found in summary.unguarded_losses
+    ]
     return (
         f"# {summary.verdict.outcome}: {summary.manifest.name}\n\n"
         f"{frozen} {examples} held-out examples in {groups} groups.\n\n{_table(['State', 'Gate', 'Reason'], rows)}"

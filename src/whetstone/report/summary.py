@@ -50,7 +50,7 @@ class Speed:
         tokens_per_s: Generated tokens over the summed time of the batches.
         latency_p50_s: Median time from a batch's start to the end of one answer in it.
         first_token_p50_s: Median time from a batch's start to the first token.
-        memory_bytes: Peak memory of the process (or device) while the arm ran.
+        memory_bytes: The most that a batch took on CUDA; the most that the process had taken by then elsewhere.
     """
 
     tokens_per_s: float
@@ -82,14 +82,14 @@ class Summary:
     """What the report says.
 
     Attributes:
-        manifest: The run.
+        manifest: The run; without its tuning when the candidate was trained elsewhere.
         verdict: The rule's outcome and its gates.
         arms: In the order of the design: copy-input, base, base-again, tuned; only those that were measured.
         comparisons: Tuned against base and copy-input, on every metric that has a better direction.
         noise: Base again against base on the primary metric; None when not measured.
         fixed: Wrong by the base, right by the tuned arm.
         broken: Right by the base, wrong by the tuned arm; worst (furthest from the references) first.
-        training: The rows of ``metrics.jsonl``.
+        training: The rows of ``metrics.jsonl``; none when the candidate was trained elsewhere.
     """
 
     manifest: Manifest
@@ -109,6 +109,16 @@ class Summary:
                 return found
         return None
 
+    @property
+    def unguarded_losses(self) -> tuple[Comparison, ...]:
+        """Metrics on which the tuned arm is worse than the base beyond its interval, and which no gate looks at."""
+        guarded = {rule.metric for rule in self.manifest.experiment.judge.rules()}
+        return tuple(
+            found
+            for found in self.comparisons
+            if found.baseline == BASE and found.gain_high < 0 and found.metric.name not in guarded
+        )
+
 
 def summarise(run: Run) -> Summary:
     """Computes the summary of a run from its folder.
@@ -117,6 +127,10 @@ def summarise(run: Run) -> Summary:
         UserError: There are no samples, or rows are damaged.
     """
     manifest = run.manifest()
+    foreign = _judged_other_weights(manifest)
+    if foreign:
+        # The run's own steps and loss are not those of the weights that were judged.
+        manifest = manifest.model_copy(update={"tuning": None})
     evidence = load_evidence(run.samples)
     confidence = manifest.experiment.judge.confidence
     fixed, broken = _changes(evidence)
@@ -129,8 +143,13 @@ def summarise(run: Run) -> Summary:
         noise=_noise(evidence, manifest),
         fixed=fixed,
         broken=broken,
-        training=tuple(read_jsonl(run.metrics_path)) if run.metrics_path.exists() else (),
+        training=tuple(read_jsonl(run.metrics_path)) if run.metrics_path.exists() and not foreign else (),
     )
+
+
+def _judged_other_weights(manifest: Manifest) -> bool:
+    judgement, tuning = manifest.judgement, manifest.tuning
+    return judgement is not None and tuning is not None and judgement.candidate.sha256 != tuning.tuned.sha256
 
 
 def _arm(evidence: Evidence, arm: str, confidence: float) -> ArmSummary:

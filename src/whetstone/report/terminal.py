@@ -15,7 +15,7 @@ from rich.text import Text
 from whetstone.evaluate.sample import ARMS, BASE
 from whetstone.report import format as written
 from whetstone.report.changes import Answer, view_change
-from whetstone.report.claims import Claims
+from whetstone.report.claims import Claims, unguarded_loss
 from whetstone.report.difference import Piece
 from whetstone.report.machine import as_json
 from whetstone.report.summary import Summary
@@ -60,7 +60,7 @@ def print_summary(console: Console, summary: Summary, report: Path | None = None
     frozen = f"{judgement.rule_hash}, frozen {judgement.frozen_at}" if judgement else written.UNMEASURED
     level = claims.text("verdict.confidence", written.level)
     console.print(Text(f"rule {frozen}; intervals of {level}", style="dim"))
-    console.print(_gates(summary), "", _arms(claims, wide=console.width >= _WIDE), "", _flips(claims), sep="\n")
+    console.print(_gates(summary, claims), "", _arms(claims, wide=console.width >= _WIDE), "", _flips(claims), sep="\n")
     for line in _changes(summary):
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
@@ -68,13 +68,16 @@ def print_summary(console: Console, summary: Summary, report: Path | None = None
     console.print(Text(f"report  {where}", style="bold", overflow="fold"))
 
 
-def _gates(summary: Summary) -> Table:
+def _gates(summary: Summary, claims: Claims) -> Table:
     table = Table.grid(padding=(0, 1))
     for gate in summary.verdict.gates:
         text = Text.assemble((f"{gate.name}: ", "bold"), written.sentence(gate.reason))
         if gate.remedy:
             text.append(f" {written.sentence(gate.remedy)}", style="italic")
         table.add_row(Text(gate.state, style=_STYLES[gate.state]), text)
+    for found in summary.unguarded_losses:
+        loss = Text.assemble((f"Outside the rule: {found.metric.title}: ", "bold"), unguarded_loss(claims, found))
+        table.add_row(Text("worse", style=_STYLES["failed"]), loss)
     return table
 
 

@@ -69,9 +69,18 @@ def paired_scores(
 
 
 def compare_arms(
-    evidence: Evidence, metric: Metric, baseline: str, candidate: str, *, confidence: float = 0.95
+    evidence: Evidence, metric: Metric, baseline: str, candidate: str, *, confidence: float = 0.95, tests: int = 1
 ) -> Comparison | None:
     """Compares two arms on one metric.
+
+    Args:
+        evidence: The rows.
+        metric: What to score.
+        baseline: The arm compared with.
+        candidate: The arm compared.
+        confidence: Of the interval.
+        tests: How many tests the p value will be corrected for. Power is computed at alpha divided by it (Bonferroni),
+            which promises a little too little under Holm's correction, never too much.
 
     Returns:
         None where fewer than two groups have a score: nothing can be said.
@@ -81,7 +90,7 @@ def compare_arms(
         return None
     before, after = np.asarray(left), np.asarray(right)
     paired = compare_paired(before, after, groups, level=confidence)
-    alpha = 1 - confidence
+    alpha = (1 - confidence) / tests
     return Comparison(
         metric=metric,
         baseline=baseline,

@@ -28,7 +28,6 @@ __all__ = [
     "compare_paired",
     "mean_interval",
     "non_inferiority_p",
-    "superiority_p",
 ]
 
 
@@ -158,7 +157,7 @@ def compare_paired(
         p_value, p_method = float(mcnemar(table, exact=True).pvalue), "exact McNemar"
         interval = _tango_interval(fixed, broken, grouped.count, level)
     else:
-        p_value, p_method = sign_flip_p(grouped.sums, alternative="two-sided", resamples=resamples, seed=seed)
+        p_value, p_method = sign_flip_p(grouped.sums, resamples=resamples, seed=seed)
         interval = _group_interval(grouped, (-scores.span, scores.span), level, resamples, seed)
     return PairedComparison(
         n=len(scores.baseline.values),
@@ -171,38 +170,6 @@ def compare_paired(
         p_method=p_method,
         flips=_flips(scores),
     )
-
-
-def superiority_p(
-    baseline: Scores, candidate: Scores, groups: Groups, *, resamples: int = 10_000, seed: int = 0
-) -> float:
-    """Test whether the candidate scores higher: the one-sided p-value of "the mean difference is 0 or below".
-
-    The one-sided form of the test in `compare_paired`: exact McNemar (a binomial test of the flips) for 0/1 scores
-    where every example is its own group, sign flips of whole groups otherwise.
-
-    Args:
-        baseline: One score an example.
-        candidate: One score an example, in the same order.
-        groups: Group of each example.
-        resamples: Number of sign patterns.
-        seed: The same seed gives the same p-value.
-
-    Returns:
-        The p-value; 1 where nothing differs.
-
-    Raises:
-        UserError: The input is empty, uneven in length, not finite, or of fewer than two groups.
-    """
-    _check_resampling(0.95, resamples)
-    scores = PairedScores.of(baseline, candidate, groups)
-    grouped = scores.difference.grouped
-    if not scores.are_independent_flips:
-        return sign_flip_p(grouped.sums, alternative="greater", resamples=resamples, seed=seed)[0]
-    fixed, broken = _fixed_and_broken(grouped)
-    if fixed + broken == 0:
-        return 1.0
-    return float(stats.binomtest(fixed, fixed + broken, alternative="greater").pvalue)
 
 
 def non_inferiority_p(baseline: Scores, candidate: Scores, groups: Groups, *, margin: float) -> float:

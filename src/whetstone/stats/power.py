@@ -6,6 +6,7 @@ independent evidence. They tell an inconclusive verdict what to do next; they ar
 
 import math
 
+import numpy as np
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
@@ -43,8 +44,7 @@ def minimum_detectable_effect(
     _check_rates(alpha, power)
     scores = PairedScores.of(baseline, candidate, groups)
     count = scores.difference.grouped.count
-    standardised = TTestPower().solve_power(effect_size=None, nobs=count, alpha=alpha, power=power)
-    return float(standardised) * _group_spread(scores, alpha)
+    return _solved(effect_size=None, nobs=count, alpha=alpha, power=power) * _group_spread(scores, alpha)
 
 
 def examples_needed(
@@ -81,9 +81,14 @@ def examples_needed(
     if effect == 0:
         return None
     standardised = min(abs(effect) / _group_spread(scores, alpha), LARGEST_STANDARDISED_EFFECT)
-    needed = float(TTestPower().solve_power(effect_size=standardised, nobs=None, alpha=alpha, power=power))
+    needed = _solved(effect_size=standardised, nobs=None, alpha=alpha, power=power)
     examples_a_group = len(scores.difference.values) / scores.difference.grouped.count
     return math.ceil(math.ceil(needed) * examples_a_group)
+
+
+def _solved(**known: float | None) -> float:
+    """The one unknown of the t test's power; statsmodels gives a number or, from its second solver, an array of one."""
+    return float(np.ravel(TTestPower().solve_power(**known))[0])
 
 
 def _group_spread(scores: PairedScores, alpha: float) -> float:

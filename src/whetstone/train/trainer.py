@@ -1,6 +1,7 @@
 """The transformers Trainer with our batches, our loss and our log; loop, optimiser and schedule are its own."""
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -120,12 +121,24 @@ class _Recorder(TrainerCallback):
         self.trainer: CompletionTrainer | None = None
         self.last: StepMetrics | None = None
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Logs the last step too, which the logging interval may miss."""
+        control.should_log = control.should_log or state.global_step == state.max_steps
+        return control
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         logs, trainer = kwargs["logs"], self.trainer
         if trainer is None or "loss" not in logs:
             return control
+        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["grad_norm"])):
+            raise UserError(
+                f"step {state.global_step}: loss {logs['loss']} and gradient norm {logs['grad_norm']}; lower "
+                "tune.learning_rate, or look for broken examples. Nothing was saved"
+            )
         now = time.monotonic()
         every = max(1, state.max_steps // _VALIDATION_POINTS)
         measure = state.global_step % every < args.logging_steps or state.global_step == state.max_steps
@@ -166,6 +179,8 @@ def fit(
     tune: Tune,
     metrics_path: Path,
     observer: Observer,
+    *,
+    bfloat16: bool = False,
 ) -> TrainingResult:
     """Trains the parameters of ``model`` that require a gradient, in place.
 
@@ -176,9 +191,10 @@ def fit(
         tune: How.
         metrics_path: Rows are appended here as they come.
         observer: Told of every row.
+        bfloat16: Compute products in bfloat16 (autocast).
 
     Raises:
-        UserError: The loss is not a number, or the run is shorter than its warm-up.
+        UserError: Loss or gradient is not a finite number.
     """
     steps = tune.steps or max(1, round(tune.epochs * len(rows) / (tune.batch_size * tune.accumulation)))
     pad_id = model.config.pad_token_id or 0
@@ -186,7 +202,7 @@ def fit(
     trainer = CompletionTrainer(
         rows,
         model=model,
-        args=_arguments(model, tune, steps),
+        args=_arguments(model, tune, steps, bfloat16),
         data_collator=partial(collate, pad_id=pad_id),
         callbacks=[recorder],
     )
@@ -196,13 +212,13 @@ def fit(
     began = time.monotonic()
     trainer.train()
     last = recorder.last
-    if last is None or not last.loss == last.loss:
-        raise UserError(f"{metrics_path}: the loss is not a number; lower tune.learning_rate")
+    if last is None:
+        raise AssertionError("the last step is always logged")
     return TrainingResult(trainer.state.global_step, trainer.loss_tokens, last.loss, time.monotonic() - began)
 
 
-def _arguments(model: PreTrainedModel, tune: Tune, steps: int) -> TrainingArguments:
-    return TrainingArguments(
+def _arguments(model: PreTrainedModel, tune: Tune, steps: int, bfloat16: bool) -> TrainingArguments:
+    arguments = TrainingArguments(
         output_dir=tempfile.gettempdir(),
         max_steps=steps,
         per_device_train_batch_size=tune.batch_size,
@@ -221,6 +237,9 @@ def _arguments(model: PreTrainedModel, tune: Tune, steps: int) -> TrainingArgume
         remove_unused_columns=False,
         use_cpu=model.device.type == "cpu",
         dataloader_pin_memory=model.device.type == "cuda",
-        bf16=model.dtype == torch.bfloat16,
+        bf16=bfloat16,
         optim="adamw_torch_fused" if model.device.type in ("cuda", "cpu") else "adamw_torch",
     )
+    # On several GPUs the Trainer would wrap the model in DataParallel, which multiplies the batch and splits columns.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

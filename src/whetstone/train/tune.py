@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel, set_seed
 
 from whetstone.data.load import load_splits
@@ -42,7 +43,9 @@ def tune(run: Run, experiment: Experiment, observer: Observer, say: Callable[[st
     if manifest.tuning is not None:
         return manifest
     splits = load_splits(experiment.data)
-    base = load_base(run, experiment, splits)
+    # Full training of bfloat16 weights loses small updates: the weights stay float32, autocast does the products.
+    dtype = experiment.model.dtype if experiment.tune.method == "lora" else "float32"
+    base = load_base(run, experiment, splits, dtype=dtype)
     context_tokens = int(getattr(base.model.config, "max_position_embeddings", experiment.data.max_tokens))
     limits = experiment.data, experiment.tune, context_tokens
     rows, dropped = make_rows(splits.train, base.template, *limits)
@@ -56,22 +59,29 @@ def tune(run: Run, experiment: Experiment, observer: Observer, say: Callable[[st
     )
     say(f"{len(splits.train):,} examples give {len(rows):,} rows; {_count_trainable(model):,} parameters train")
     run.metrics_path.unlink(missing_ok=True)
-    result = fit(model, rows, validation, experiment.tune, run.metrics_path, observer)
+    half = experiment.model.dtype == "bfloat16"
+    result = fit(model, rows, validation, experiment.tune, run.metrics_path, observer, bfloat16=half)
     return _save(run, experiment, model, base, result)
 
 
-def load_base(run: Run, experiment: Experiment, splits: Splits) -> LanguageModel:
-    """The weights before tuning; those of a scratch run are made once, from the seed, and kept in the run."""
+def load_base(run: Run, experiment: Experiment, splits: Splits, *, dtype: str | None = None) -> LanguageModel:
+    """The weights before tuning; those of a scratch run are made once, from the seed, and kept in the run.
+
+    Args:
+        run: The run.
+        experiment: Says which weights.
+        splits: The text that a scratch run's tokenizer is trained on.
+        dtype: Other than the experiment's.
+    """
     section = experiment.model
     if section.scratch is not None and not run.weights("base").exists():
         texts = [turn.content for example in splits.train for turn in example.messages]
         texts += [reference for example in splits.train for reference in example.references]
         with atomic_folder(run.weights("base")) as folder:
             save_scratch(folder, section.scratch, texts, experiment.tune.seed)
-    # Full training in bfloat16 weights loses small updates: keep float32 weights and let autocast do the products.
-    dtype = section.dtype if experiment.tune.method == "lora" else "float32"
+    device = choose_device(section.device)
     return load_model(
-        base_folder(run, experiment), template=section.template, dtype=dtype, device=choose_device(section.device)
+        base_folder(run, experiment), template=section.template, dtype=dtype or section.dtype, device=device
     )
 
 
@@ -101,7 +111,7 @@ def _save(
             base.template.tokenizer.save_pretrained(folder)
             # PEFT writes a model card of empty headings; run.json says what is known.
             (folder / "README.md").unlink(missing_ok=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{run.weights(kind)}: cannot be written ({error}); free some space and tune again") from None
     tuning = Tuning(
         finished_at=now(),
@@ -111,6 +121,7 @@ def _save(
         final_loss=result.final_loss,
         peak_memory_bytes=peak_memory_bytes(model.device),
         device=str(model.device),
+        template_hash=base.template.hash,
         tuned=record_weights(f"{run.name}/{kind}", run.weights(kind), model),
     )
     return run.update(tuning=tuning)
