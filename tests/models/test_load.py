@@ -1,5 +1,6 @@
 """Where weights come from, and how what cannot be loaded is said."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,15 @@ def test_pickled_weights_are_never_read(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError):
         load(folder)
+
+
+def test_a_plain_answer_ends_with_the_token_that_the_model_ends_with(folder: Path) -> None:
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": 3}))
+    plain = load_model(folder, template="plain", dtype="float32", device=CPU)
+    assert plain.template.end_of_turn_id == 3
+    assert plain.template.answer_ids("x")[-1] == 3
+    assert load(folder).template.end_of_turn_id != 3
 
 
 def test_unknown_targets_are_named(folder: Path) -> None:

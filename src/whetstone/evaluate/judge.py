@@ -19,7 +19,7 @@ from whetstone.experiment import Experiment, stable_hash
 from whetstone.files import write_atomic
 from whetstone.models.adapter import load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
-from whetstone.models.load import LanguageModel, load_weights
+from whetstone.models.load import LanguageModel, end_ids, load_weights
 from whetstone.run import DataRecord, Judgement, Manifest, Run, installed_packages, now
 from whetstone.train.tune import load_base
 
@@ -137,7 +137,7 @@ def _freeze(
 
 
 def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel, judgement: str) -> list[Generator]:
-    stop_ids = frozenset({base.template.end_of_turn_id, *_end_ids(base.model)})
+    stop_ids = frozenset({base.template.end_of_turn_id, *end_ids(base.model)})
 
     def generator(arm: Arm, model: PreTrainedModel | PeftModel, *, adapted: bool) -> Generator:
         @contextlib.contextmanager
@@ -155,11 +155,3 @@ def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel, judgeme
         generator(BASE_AGAIN, plain, adapted=False),
         generator(TUNED, tuned, adapted=True),
     ]
-
-
-def _end_ids(model: PreTrainedModel) -> list[int]:
-    """The tokens that the model's own generation settings end with."""
-    ids = model.generation_config.eos_token_id
-    if ids is None:
-        return []
-    return list(ids) if isinstance(ids, list) else [int(ids)]

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from whetstone.data.template import Template
 from whetstone.errors import UserError
 
-__all__ = ["BUILTIN_BASE", "LanguageModel", "load_model", "load_weights", "locate"]
+__all__ = ["BUILTIN_BASE", "LanguageModel", "end_ids", "load_model", "load_weights", "locate"]
 
 BUILTIN_BASE = "builtin:demo-base"
 
@@ -63,7 +63,21 @@ def load_model(folder: Path, *, template: str, dtype: str, device: torch.device)
     """
     with _said_plainly(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return LanguageModel(load_weights(folder, dtype=dtype, device=device), Template(tokenizer, template), folder)
+    model = load_weights(folder, dtype=dtype, device=device)
+    ends = end_ids(model)
+    if template == "plain" and ends and tokenizer.eos_token_id not in ends:
+        # The plain template ends an answer with EOS. The embedding of an EOS that the model does not use was never
+        # trained, and an adapter leaves embeddings alone: such an end could be taught for ever and never be said.
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
+    return LanguageModel(model, Template(tokenizer, template), folder)
+
+
+def end_ids(model: PreTrainedModel) -> list[int]:
+    """The tokens that the model's own generation settings end with."""
+    ids = model.generation_config.eos_token_id
+    if ids is None:
+        return []
+    return list(ids) if isinstance(ids, list) else [int(ids)]
 
 
 def load_weights(folder: Path, *, dtype: str, device: torch.device) -> PreTrainedModel:
