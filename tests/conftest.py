@@ -1,6 +1,7 @@
 """A finished run made of synthetic rows, for everything that reads runs."""
 
 import json
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,11 +9,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from whetstone.data.example import Example, Message
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Arm, Sample
 from whetstone.experiment import Data, Experiment, GrammarSource, Judge, Model, MustImprove, MustNotRegress, stable_hash
 from whetstone.run import DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
+
+# A busy machine is not a failed property, and a commit must not fail on another commit's luck.
+settings.register_profile(
+    "whetstone",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+settings.load_profile("whetstone")
 
 SUBJECTS = ("She", "My brother", "The teacher", "Anna", "Our neighbour", "The new student", "His cat", "Nobody here")
 VERBS = (("goes", "go"), ("walks", "walk"), ("drives", "drive"), ("runs", "run"), ("travels", "travel"))
