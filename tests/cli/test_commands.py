@@ -210,6 +210,38 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, arguments: tuple[
     assert message in done.stderr
 
 
+def test_wrong_usage_is_bad_input_and_not_a_verdict(tmp_path: Path) -> None:
+    for arguments in (("tune",), ("nope",), ("tune", "demo", "--no-such-option"), ()):
+        done = whet(tmp_path, *arguments, code=2)
+        assert "Traceback" not in done.stderr
+
+
+def test_a_defect_does_not_look_like_a_verdict(tmp_path: Path) -> None:
+    code = (
+        "import sys, whetstone.cli.main as main, whetstone.recipes as recipes\n"
+        "recipes.recipe_names = lambda: 1 / 0\n"
+        "sys.argv = ['whet', 'recipes']\n"
+        "main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 70
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_an_interrupt_says_that_nothing_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(EXPERIMENT.replace("steps: 12", "steps: 4000"))
+    metrics = tmp_path / "runs" / "tiny" / "metrics.jsonl"
+    command = [str(WHET), "tune", "tiny.yaml"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not metrics.exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted; what was finished is kept" in stderr
+    assert not (tmp_path / "runs" / "tiny" / "model").exists()
+
+
 def test_help_does_not_load_the_heavy_libraries() -> None:
     heavy = "torch", "transformers", "scipy", "pandas", "altair"
     code = f"import sys, whetstone.cli.main; print([name for name in {heavy} if name in sys.modules])"

@@ -8,7 +8,6 @@ import warnings
 from types import FrameType
 from typing import NoReturn
 
-import click
 import typer
 
 from whetstone.cli.compare import compare
@@ -20,6 +19,9 @@ from whetstone.cli.tune import tune
 from whetstone.errors import UserError
 
 __all__ = ["app", "main"]
+
+_INTERRUPTED = 130
+"""What typer ends with after Ctrl-C, as shells do: 128 and the number of the signal."""
 
 app = typer.Typer(
     name="whet",
@@ -45,14 +47,13 @@ def main() -> None:
     # Deprecations inside libraries are for their developers and ours, not for the person at the terminal.
     warnings.simplefilter("ignore", FutureWarning)
     try:
-        sys.exit(app(standalone_mode=False))
+        app()
     except UserError as error:
         _fail(str(error), 2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; what was finished is kept, and the same command goes on from there", 130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            _fail("interrupted; what was finished is kept, and the same command goes on from there", _INTERRUPTED)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             _crash()
