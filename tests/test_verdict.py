@@ -63,6 +63,22 @@ def test_about_equal_is_open_and_says_what_would_settle_it(world: Callable[..., 
     assert "4 times in 5" in gate.remedy
 
 
+def test_a_single_broken_example_does_not_exclude_a_gain(world: Callable[..., tuple[Evidence, Manifest]]) -> None:
+    """One loss in one group gives a bootstrap interval that ends at zero: that is not yet evidence of harm."""
+    evidence, manifest = world(group_size=5, tuned_skill=0.4)
+    base = evidence.samples["base"]
+    index = next(
+        i for i, (row, one) in enumerate(zip(base, evidence.examples, strict=True)) if row.text in one.references
+    )
+    tuned = [replace(row, arm="tuned") for row in base]
+    tuned[index] = replace(tuned[index], text="nonsense")
+    worse = Evidence(evidence.examples, {**evidence.samples, "tuned": tuple(tuned)})
+    gate = next(gate for gate in decide(worse, manifest).gates if gate.comparison is not None)
+    assert gate.comparison is not None
+    assert gate.comparison.gain < 0
+    assert gate.state == "open"
+
+
 def test_few_examples_settle_nothing(world: Callable[..., tuple[Evidence, Manifest]]) -> None:
     assert decide(*world(n=8, tuned_skill=0.6)).outcome == "INCONCLUSIVE"
 

@@ -4,7 +4,7 @@ A gate *passes* when it is shown beyond chance, *fails* when the data exclude it
 both. All gates passed: SHIP. One failed: REJECT. Otherwise: INCONCLUSIVE. With alpha = 1 - confidence:
 
 - must improve: passes when the Holm-adjusted two-sided p is below alpha and the whole interval is a gain; fails when
-  no part of the interval is a gain.
+  the whole interval is a loss.
 - must not regress: passes when twice the one-sided non-inferiority p, Holm-adjusted, is below alpha; fails when the
   whole interval is a loss larger than the margin. Twice, so that the test agrees with the two-sided interval shown.
 - the proofs: rule, examples and rows are those of the judgement that was frozen, the candidate's weights differ from
@@ -198,7 +198,7 @@ def _must_improve(rule: MustImprove, found: Comparison, p: float, alpha: float) 
     state: State = "open"
     if p < alpha and found.gain_low > 0:
         state = "passed"
-    elif found.gain_high <= 0:
+    elif found.gain_high < 0:
         state = "failed"
     return _gate(rule, found, p, state, _more_examples)
 

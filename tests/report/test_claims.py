@@ -244,7 +244,7 @@ class Rows:
             low, high = -high, -low
         if "margin" in rule:
             return "passed" if p < 1 - self.level else "failed" if high < -rule["margin"] else "open"
-        return "passed" if p < 1 - self.level and low > 0 else "failed" if high <= 0 else "open"
+        return "passed" if p < 1 - self.level and low > 0 else "failed" if high < 0 else "open"
 
     def outcome(self) -> str:
         states = {self.gate_state(index) for index in range(len(self.rules()))}
