@@ -4,13 +4,13 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from whetstone.errors import UserError
 
-__all__ = ["atomic_folder", "read_json", "read_jsonl", "write_atomic", "write_json"]
+__all__ = ["atomic_folder", "read_json", "read_jsonl", "write_atomic", "write_json", "write_jsonl"]
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -35,6 +35,11 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically; not-a-number is an error, since JSON has none."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes one JSON object a line, atomically."""
+    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_json(path: Path) -> Any:

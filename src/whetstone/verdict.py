@@ -22,13 +22,13 @@ import numpy as np
 from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.catalogue import metric
 from whetstone.evaluate.sample import TUNED
-from whetstone.experiment import Judge, MustImprove, MustNotRegress, stable_hash
+from whetstone.experiment import MustImprove, MustNotRegress, stable_hash
 from whetstone.run import Judgement, Manifest
 from whetstone.stats.comparison import Comparison, compare_arms, paired_scores
 from whetstone.stats.multiplicity import holm
 from whetstone.stats.paired import non_inferiority_p
 
-__all__ = ["Gate", "Verdict", "decide", "gate_names"]
+__all__ = ["Gate", "Verdict", "decide"]
 
 Outcome = Literal["SHIP", "REJECT", "INCONCLUSIVE"]
 State = Literal["passed", "failed", "open"]
@@ -66,11 +66,6 @@ class Verdict:
     def exit_code(self) -> int:
         """What the command ends with: 0 SHIP, 1 REJECT, 3 INCONCLUSIVE (2 is bad input)."""
         return {"SHIP": 0, "REJECT": 1, "INCONCLUSIVE": 3}[self.outcome]
-
-
-def gate_names(judge: Judge) -> list[str]:
-    """The statistical gates of a rule, in words."""
-    return [_name(rule) for rule in judge.rules()]
 
 
 def decide(evidence: Evidence, manifest: Manifest) -> Verdict:

@@ -15,6 +15,7 @@ from whetstone.errors import UserError
 
 if TYPE_CHECKING:
     from whetstone.experiment import Experiment
+    from whetstone.report.summary import Summary
     from whetstone.run import Run
     from whetstone.train.trainer import StepMetrics
 
@@ -27,6 +28,7 @@ __all__ = [
     "resolve_experiment",
     "resolve_run",
     "sampling_progress",
+    "show_summary",
     "status",
     "training_progress",
 ]
@@ -43,6 +45,17 @@ status = Console(stderr=True, highlight=False)
 def print_json(value: Any) -> None:
     """Prints one JSON object for scripts."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_summary(summary: "Summary", run: "Run", *, as_json: bool) -> None:
+    """Prints what a report says: for scripts the whole of it, for people one screen."""
+    from whetstone.report.machine import as_json as to_json
+    from whetstone.report.terminal import print_summary
+
+    if as_json:
+        print_json(to_json(summary))
+    else:
+        print_summary(Console(), summary, run.report / "index.html")
 
 
 def resolve_experiment(what: str, name: str | None) -> "Experiment":

@@ -10,10 +10,10 @@ from whetstone.cli.common import (
     JsonOption,
     NameOption,
     RunsOption,
-    print_json,
     resolve_experiment,
     resolve_run,
     sampling_progress,
+    show_summary,
     status,
 )
 from whetstone.errors import UserError
@@ -41,9 +41,6 @@ def compare(
 
     Example: whet compare grammar.yaml
     """
-    from whetstone.report.machine import as_json as to_json
-    from whetstone.report.terminal import print_summary
-
     experiment, run = _resolve(what, name, runs)
     if candidate is None and not run.exists():
         raise UserError(f"{run.path}: not tuned yet; call 'whet tune' first, or name weights with --candidate")
@@ -52,12 +49,7 @@ def compare(
     with run.lock():
         run.begin(experiment)
         summary = compare_run(run, experiment, candidate=candidate, fresh=fresh)
-    if as_json:
-        print_json(to_json(summary))
-    else:
-        from rich.console import Console
-
-        print_summary(Console(), summary, run.report / "index.html")
+    show_summary(summary, run, as_json=as_json)
     raise typer.Exit(summary.verdict.exit_code)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from whetstone.cli.common import FreshOption, JsonOption, RunsOption, print_json, status
+from whetstone.cli.common import FreshOption, JsonOption, RunsOption, show_summary, status
 from whetstone.cli.compare import compare_run
 from whetstone.cli.tune import tune_run
 
@@ -26,8 +26,6 @@ def demo(
     """
     from whetstone.experiment import load_experiment
     from whetstone.recipes import recipe_path
-    from whetstone.report.machine import as_json as to_json
-    from whetstone.report.terminal import print_summary
     from whetstone.run import Run
 
     experiment = load_experiment(recipe_path("demo"))
@@ -45,9 +43,4 @@ def demo(
         tune_run(run, experiment, fresh=fresh)
         status.print("judge: copy-input, base, base again and tuned answer the held-out examples")
         summary = compare_run(run, experiment)
-    if as_json:
-        print_json(to_json(summary))
-    else:
-        from rich.console import Console
-
-        print_summary(Console(), summary, run.report / "index.html")
+    show_summary(summary, run, as_json=as_json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from whetstone.cli.common import JsonOption, RunsOption, print_json, resolve_run, status
+from whetstone.cli.common import JsonOption, RunsOption, resolve_run, show_summary, status
 
 __all__ = ["report"]
 
@@ -19,16 +19,9 @@ def report(
 
     Example: whet report demo
     """
-    from rich.console import Console
-
-    from whetstone.report.machine import as_json as to_json
-    from whetstone.report.terminal import print_summary
     from whetstone.report.write import write_report
 
     found = resolve_run(run, runs)
     with found.lock(), status.status("writing the report"):
         summary = write_report(found)
-    if as_json:
-        print_json(to_json(summary))
-    else:
-        print_summary(Console(), summary, found.report / "index.html")
+    show_summary(summary, found, as_json=as_json)

@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 from whetstone.engine.api import Completion, Request, Timing
 from whetstone.engine.sampling import choose_token
 from whetstone.errors import UserError
+from whetstone.models.load import context_tokens
 
 __all__ = ["TorchEngine"]
 
@@ -61,7 +62,7 @@ class TorchEngine:
         self._model = model
         self._stop_ids = stop_ids
         self._pad_id = pad_id
-        self._context_tokens = int(getattr(model.config, "max_position_embeddings", 2**31))
+        self._context_tokens = context_tokens(model)
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request]) -> list[Completion]:

@@ -19,7 +19,7 @@ from whetstone.data.template import Template, prompt_hash
 from whetstone.engine.api import Engine, Request, Sampling
 from whetstone.evaluate.sample import COPY_INPUT, Arm, Sample
 from whetstone.experiment import Generation, stable_hash
-from whetstone.files import read_jsonl, write_atomic
+from whetstone.files import read_jsonl, write_jsonl
 from whetstone.models.device import peak_memory_bytes, reset_peak_memory
 
 __all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts"]
@@ -77,7 +77,7 @@ def copy_input(prompts: Sequence[Prompt], judgement: str, folder: Path) -> None:
         )
         for prompt in prompts
     ]
-    write_atomic(folder / f"{COPY_INPUT}.jsonl", "".join(map(_line, rows)))
+    write_jsonl(folder / f"{COPY_INPUT}.jsonl", (row.as_row() for row in rows))
 
 
 def collect(
@@ -165,7 +165,7 @@ def _whole_batches(generator: Generator, folder: Path, size: int, prompts: Seque
     whole = len(rows) if len(rows) == len(expected) else len(rows) // size * size
     if [(row.get("example"), row.get("judgement")) for row in rows[:whole]] != expected[:whole]:
         whole = 0
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:whole]))
+    write_jsonl(path, rows[:whole])
     return whole
 
 

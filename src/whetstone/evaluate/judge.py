@@ -1,7 +1,6 @@
 """Freezes the rule, then has the arms of a run answer the held-out examples."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, Prompt, collect, copy_input, render_prompts
 from whetstone.evaluate.sample import BASE, BASE_AGAIN, TUNED, Arm
 from whetstone.experiment import Experiment, stable_hash
-from whetstone.files import write_atomic
+from whetstone.files import write_jsonl
 from whetstone.models.adapter import load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
-from whetstone.models.load import LanguageModel, end_ids, load_weights
+from whetstone.models.load import LanguageModel, context_tokens, end_ids, load_weights
 from whetstone.run import DataRecord, Judgement, Manifest, Run, installed_packages, now
 from whetstone.train.tune import load_base
 
@@ -100,13 +99,13 @@ def _load_tuned(base: LanguageModel, folder: Path, experiment: Experiment) -> Pr
 
 
 def _check_context(prompts: Sequence[Prompt], model: PreTrainedModel, experiment: Experiment) -> None:
-    context_tokens = int(getattr(model.config, "max_position_embeddings", 2**31))
+    limit = context_tokens(model)
     new_tokens = experiment.judge.generation.max_new_tokens
     for prompt in prompts:
-        if len(prompt.token_ids) + new_tokens > context_tokens:
+        if len(prompt.token_ids) + new_tokens > limit:
             raise UserError(
                 f"example '{prompt.example.id}': a prompt of {len(prompt.token_ids)} tokens and "
-                f"judge.generation.max_new_tokens ({new_tokens}) exceed the context of {context_tokens}; lower it"
+                f"judge.generation.max_new_tokens ({new_tokens}) exceed the context of {limit}; lower it"
             )
 
 
@@ -132,8 +131,7 @@ def _freeze(
             for file in path.glob("*"):
                 file.unlink()
         run.update(experiment=experiment, experiment_hash=experiment.fingerprint(), judgement=judgement)
-    rows = "".join(json.dumps(example.as_row(), ensure_ascii=False) + "\n" for example in examples)
-    write_atomic(run.samples / "examples.jsonl", rows)
+    write_jsonl(run.samples / "examples.jsonl", (example.as_row() for example in examples))
 
 
 def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel, judgement: str) -> list[Generator]:

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from whetstone.data.template import Template
 from whetstone.errors import UserError
 
-__all__ = ["BUILTIN_BASE", "LanguageModel", "end_ids", "load_model", "load_weights", "locate"]
+__all__ = ["BUILTIN_BASE", "LanguageModel", "context_tokens", "end_ids", "load_model", "load_weights", "locate"]
 
 BUILTIN_BASE = "builtin:demo-base"
 
@@ -70,6 +70,11 @@ def load_model(folder: Path, *, template: str, dtype: str, device: torch.device)
         # trained, and an adapter leaves embeddings alone: such an end could be taught for ever and never be said.
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
     return LanguageModel(model, Template(tokenizer, template), folder)
+
+
+def context_tokens(model: PreTrainedModel) -> int:
+    """The longest sequence that a model takes; architectures without absolute positions may state none."""
+    return int(getattr(model.config, "max_position_embeddings", 2**31))
 
 
 def end_ids(model: PreTrainedModel) -> list[int]:

@@ -32,7 +32,7 @@ class Estimate:
     Attributes:
         mean: Over the examples to which the metric applies.
         n: How many those are.
-        groups: How many independent groups they form.
+        groups: How many groups they form.
         interval: None with fewer than two groups.
     """
 

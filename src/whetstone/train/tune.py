@@ -15,7 +15,7 @@ from whetstone.files import atomic_folder
 from whetstone.models.adapter import add_adapter
 from whetstone.models.device import choose_device, peak_memory_bytes
 from whetstone.models.fingerprint import record_weights
-from whetstone.models.load import LanguageModel, load_model, locate
+from whetstone.models.load import LanguageModel, context_tokens, load_model, locate
 from whetstone.models.scratch import save_scratch
 from whetstone.run import DataRecord, Manifest, Run, Tuning, now
 from whetstone.train.batch import make_rows
@@ -46,8 +46,7 @@ def tune(run: Run, experiment: Experiment, observer: Observer, say: Callable[[st
     # Full training of bfloat16 weights loses small updates: the weights stay float32, autocast does the products.
     dtype = experiment.model.dtype if experiment.tune.method == "lora" else "float32"
     base = load_base(run, experiment, splits, dtype=dtype)
-    context_tokens = int(getattr(base.model.config, "max_position_embeddings", experiment.data.max_tokens))
-    limits = experiment.data, experiment.tune, context_tokens
+    limits = experiment.data, experiment.tune, context_tokens(base.model)
     rows, dropped = make_rows(splits.train, base.template, *limits)
     validation = make_rows(splits.validation, base.template, *limits)[0] if splits.validation else []
     notes = (f"{dropped} training rows were longer than allowed and were dropped (data.too_long).",) if dropped else ()
