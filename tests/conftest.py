@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from whetstone.data.example import Example, Message
+from whetstone.data_section import Data, GrammarSource
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Arm, Sample
-from whetstone.experiment import Data, Experiment, GrammarSource, Judge, Model, MustImprove, MustNotRegress, stable_hash
+from whetstone.experiment import Experiment, Judge, Model, MustImprove, MustNotRegress
 from whetstone.run import DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
+from whetstone.section import stable_hash
 
 # A busy machine is not a failed property, and a commit must not fail on another commit's luck.
 settings.register_profile(

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from whetstone.data_section import GrammarSource, ParallelSource
 from whetstone.errors import UserError
-from whetstone.experiment import GrammarSource, ParallelSource, load_experiment
+from whetstone.experiment import load_experiment
 from whetstone.recipes import recipe_names, recipe_path, recipe_summary
 
 GOOD = """\

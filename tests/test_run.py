@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from whetstone.data_section import Data, GrammarSource
 from whetstone.errors import UserError
-from whetstone.experiment import Data, Experiment, GrammarSource, Judge, Model, Tune
+from whetstone.experiment import Experiment, Judge, Model, Tune
 from whetstone.run import Run, list_runs
 
 

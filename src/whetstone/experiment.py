@@ -5,57 +5,42 @@ one line that names file, line, key and mend; the rule under ``judge`` has a has
 before the first token is generated.
 """
 
-import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from whetstone.data_section import CatalogueSource, Data, FilesSource, ParallelSource, Source
+from whetstone.section import Count, KeyedError, Section, Seed, Share, stable_hash
 from whetstone.yaml_source import YamlSource
 
 __all__ = [
     "NAME_PATTERN",
-    "Data",
     "Experiment",
     "Generation",
-    "GrammarSource",
     "Judge",
     "Model",
     "MustImprove",
     "MustNotRegress",
-    "ParallelSource",
     "Scratch",
     "Serve",
-    "Split",
     "Tune",
     "load_experiment",
-    "stable_hash",
 ]
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a run may be called: a plain folder name on every system."""
 
-Count = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Share = Annotated[float, Field(ge=0, le=1)]
+HUB_PATTERN = r"[A-Za-z0-9][\w-]*/[\w-][\w.-]*"
+"""A data set on the hub: owner and name."""
+
+_FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gz", ".zst")
+
 GateMetric = Literal["exact_match", "over_edit", "empty", "too_short", "extra_text", "truncated"]
 """The metrics that have a better direction; the others describe."""
-
-
-class KeyedError(ValueError):
-    """A value that is wrong only in the light of another; ``key`` says which line to show."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(message)
-        self.key = key
-
-
-class Section(BaseModel):
-    """What all sections share: frozen, strict about types, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Scratch(Section):
@@ -93,69 +78,6 @@ class Model(Section):
     def _one_origin(self) -> "Model":
         if (self.base is None) == (self.scratch is None):
             raise KeyedError("base", "give exactly one of 'base' (a model) and 'scratch' (a shape)")
-        return self
-
-
-class ParallelSource(Section):
-    """Two or more text files with one sentence a line: line i of every ``refs`` file corrects line i of ``src``."""
-
-    src: str
-    refs: Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-class GrammarSource(Section):
-    """The embedded grammar-correction corpus, generated from a seed and split by frame and vocabulary group."""
-
-    grammar: Literal["corrections", "instructions"]
-    """``corrections``: learner sentences. ``instructions``: clean writing, copying and formatting, no correction."""
-    train: Count = 6000
-    validation: Count = 200
-    test: Count = 400
-    seed: Seed = 0
-
-
-def _source_kind(value: Any) -> str:
-    """Names the member of the union by what was given; the brackets keep tags apart from keys in error locations."""
-    if isinstance(value, dict):
-        return "<grammar>" if "grammar" in value else "<parallel>"
-    if isinstance(value, GrammarSource):
-        return "<grammar>"
-    return "<parallel>" if isinstance(value, ParallelSource) else "<path>"
-
-
-Source = Annotated[
-    Annotated[str, Tag("<path>")]
-    | Annotated[ParallelSource, Tag("<parallel>")]
-    | Annotated[GrammarSource, Tag("<grammar>")],
-    Discriminator(_source_kind),
-]
-
-
-class Split(Section):
-    """How many groups go where; a count, or a share of all groups. Training takes what is left unless it is given."""
-
-    train: Count | None = None
-    validation: Annotated[float, Field(ge=0)] = 0.05
-    test: Annotated[float, Field(gt=0)] = 0.2
-    seed: Seed = 0
-
-
-class Data(Section):
-    """Which examples, how they are asked, and how they are divided."""
-
-    source: Source
-    prompt: str = "{source}"
-    """The user turn; ``{source}`` stands for the sentence. Ignored for rows that bring their own messages."""
-    system: str | None = None
-    split: Split = Split()
-    max_tokens: Count = 512
-    """The longest training sequence, prompt and answer together."""
-    too_long: Literal["raise", "drop"] = "raise"
-
-    @model_validator(mode="after")
-    def _prompt_holds_source(self) -> "Data":
-        if "{source}" not in self.prompt:
-            raise KeyedError("prompt", "must contain '{source}', the place where the sentence goes")
         return self
 
 
@@ -264,14 +186,10 @@ class Experiment(Section):
         return stable_hash(self.model_dump(mode="json"))
 
     def training_fingerprint(self) -> str:
-        """Hash of what determines the tuned weights: the model, data and tune sections."""
-        return stable_hash(self.model_dump(mode="json", include={"model", "data", "tune"}))
-
-
-def stable_hash(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of key order; the first 16 hexadecimal digits."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Hash of what determines the tuned weights: the model, data and tune sections, but not how data is checked."""
+        values = self.model_dump(mode="json", include={"model", "data", "tune"})
+        del values["data"]["lint"]
+        return stable_hash(values)
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -297,25 +215,57 @@ def load_experiment(path: Path) -> Experiment:
 
 def _with_absolute_paths(experiment: Experiment, folder: Path, yaml: YamlSource) -> Experiment:
     """Resolves paths, and reports the ones that do not exist at the line that names them."""
+    model, data = experiment.model, experiment.data
+    paths = _Paths(folder, yaml)
+    if model.base is not None and (model.base.startswith((".", "/", "~")) or (folder / model.base).exists()):
+        model = model.model_copy(update={"base": paths.existing(model.base, "model", "base")})
+    if model.template not in ("auto", "plain", "chatml"):
+        model = model.model_copy(update={"template": paths.existing(model.template, "model", "template")})
+    data = data.model_copy(update={"source": paths.source(data.source, "data", "source")})
+    if data.replay is not None:
+        source = paths.source(data.replay.source, "data", "replay", "source")
+        data = data.model_copy(update={"replay": data.replay.model_copy(update={"source": source})})
+    return experiment.model_copy(update={"model": model, "data": data})
 
-    def existing(text: str, *key: str | int) -> str:
-        candidate = (folder / Path(text).expanduser()).resolve()
+
+@dataclass(frozen=True)
+class _Paths:
+    """Makes the paths of one experiment file absolute."""
+
+    folder: Path
+    yaml: YamlSource
+
+    def existing(self, text: str, *key: str | int) -> str:
+        candidate = (self.folder / Path(text).expanduser()).resolve()
         if not candidate.exists():
-            raise yaml.problem(key, f"no such file: {candidate}; paths are taken from the experiment's folder")
+            raise self.yaml.problem(key, f"no such file: {candidate}; paths are taken from the experiment's folder")
         return str(candidate)
 
-    source: str | ParallelSource | GrammarSource = experiment.data.source
-    if isinstance(source, str):
-        source = existing(source, "data", "source")
-    elif isinstance(source, ParallelSource):
-        source = ParallelSource(
-            src=existing(source.src, "data", "source", "src"),
-            refs=tuple(existing(name, "data", "source", "refs", i) for i, name in enumerate(source.refs)),
+    def rows(self, text: str, *key: str | int) -> str:
+        """A file, a folder, or (left as it is) what can only be a hub id."""
+        looks_like_hub_id = re.fullmatch(HUB_PATTERN, text) and not text.endswith(_FILE_SUFFIXES)
+        if looks_like_hub_id and not (self.folder / text).exists():
+            return text
+        return self.existing(text, *key)
+
+    def source(self, source: Source, *key: str | int) -> Source:
+        if isinstance(source, str):
+            return self.rows(source, *key)
+        if isinstance(source, ParallelSource):
+            return self.parallel(source, *key)
+        if isinstance(source, CatalogueSource):
+            path = self.existing(source.dataset_info, *key, "dataset_info")
+            return source.model_copy(update={"dataset_info": path})
+        if isinstance(source, FilesSource):
+            parts = {name: part for name in ("train", "validation", "test") if (part := getattr(source, name))}
+            return FilesSource(**{name: self.part(part, *key, name) for name, part in parts.items()})
+        return source
+
+    def part(self, part: str | ParallelSource, *key: str | int) -> str | ParallelSource:
+        return self.rows(part, *key) if isinstance(part, str) else self.parallel(part, *key)
+
+    def parallel(self, source: ParallelSource, *key: str | int) -> ParallelSource:
+        return ParallelSource(
+            src=self.existing(source.src, *key, "src"),
+            refs=tuple(self.existing(name, *key, "refs", i) for i, name in enumerate(source.refs)),
         )
-    model = experiment.model
-    if model.base is not None and (model.base.startswith((".", "/", "~")) or (folder / model.base).exists()):
-        model = model.model_copy(update={"base": existing(model.base, "model", "base")})
-    if model.template not in ("auto", "plain", "chatml"):
-        model = model.model_copy(update={"template": existing(model.template, "model", "template")})
-    data = experiment.data.model_copy(update={"source": source})
-    return experiment.model_copy(update={"model": model, "data": data})

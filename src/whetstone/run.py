@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import whetstone
 from whetstone.errors import UserError
-from whetstone.experiment import Experiment, stable_hash
+from whetstone.experiment import Experiment
 from whetstone.files import read_json, write_json
+from whetstone.section import stable_hash
 
 __all__ = [
     "DataRecord",

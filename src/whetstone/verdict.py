@@ -22,8 +22,9 @@ import numpy as np
 from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.catalogue import metric
 from whetstone.evaluate.sample import TUNED
-from whetstone.experiment import MustImprove, MustNotRegress, stable_hash
+from whetstone.experiment import MustImprove, MustNotRegress
 from whetstone.run import Judgement, Manifest
+from whetstone.section import stable_hash
 from whetstone.stats.comparison import Comparison, compare_arms, paired_scores
 from whetstone.stats.multiplicity import holm
 from whetstone.stats.paired import non_inferiority_p

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from whetstone.data_section import Data, GrammarSource
 from whetstone.evaluate.judge import judge
-from whetstone.experiment import Data, Experiment, Generation, GrammarSource, Judge, Model, MustImprove
+from whetstone.experiment import Experiment, Generation, Judge, Model, MustImprove
 from whetstone.report.summary import summarise
 from whetstone.run import Run
 from whetstone.train.tune import base_folder

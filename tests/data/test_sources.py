@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whetstone.data.sources import read_jsonl_source, read_parallel_source
+from whetstone.data_section import Data, ParallelSource
 from whetstone.errors import UserError
-from whetstone.experiment import Data, ParallelSource
 
 PROMPT = Data(source="unused.jsonl", prompt="Correct: {source}", system="Be brief.")
 

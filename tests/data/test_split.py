@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from whetstone.data.example import Example, Message
 from whetstone.data.split import split_by_group
+from whetstone.data_section import Split
 from whetstone.errors import UserError
-from whetstone.experiment import Split
 
 
 def example(number: int, group: str) -> Example:

@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerFast
 
 from whetstone.data.example import Example, Message
 from whetstone.data.template import CHATML, PLAIN, Template
+from whetstone.data_section import Data
 from whetstone.errors import UserError
-from whetstone.experiment import Data, Tune
+from whetstone.experiment import Tune
 from whetstone.models.scratch import train_tokenizer
 from whetstone.train.batch import IGNORE, make_rows
 

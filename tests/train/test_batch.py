@@ -6,8 +6,9 @@ from transformers import PreTrainedTokenizerFast
 
 from whetstone.data.example import Example, Message
 from whetstone.data.template import Template
+from whetstone.data_section import Data
 from whetstone.errors import UserError
-from whetstone.experiment import Data, Tune
+from whetstone.experiment import Tune
 from whetstone.models.scratch import train_tokenizer
 from whetstone.train.batch import IGNORE, LengthGroupedSampler, Row, collate, make_rows
 

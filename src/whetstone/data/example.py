@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["Example", "Message", "Role"]
+__all__ = ["Example", "Message", "Role", "normalised"]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -26,9 +26,9 @@ class Example:
 
     Attributes:
         id: Unique within its source, stable under reordering of the file.
-        messages: The prompt, ending with the turn to be answered.
+        messages: The prompt, ending with the turn to be answered; empty for plain text, which is learned whole.
         references: One or more acceptable answers; the first is the one to learn when only one is used.
-        source: The bare text that the task works on; the copy-input arm answers with it.
+        source: The bare text that the task works on; the copy-input arm answers with it. Plain text is its own.
         group: Identity of what the example was made from. Examples of one group never straddle two splits,
             and statistics resample groups, not rows.
         category: Label for breaking results down.
@@ -63,3 +63,8 @@ class Example:
             group=row["group"],
             category=row["category"],
         )
+
+
+def normalised(text: str) -> str:
+    """A text as it is compared: case and white space do not make it another one."""
+    return " ".join(text.lower().split())

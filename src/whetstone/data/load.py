@@ -5,7 +5,7 @@ from pathlib import Path
 from whetstone.data.grammar.examples import correction_splits, instruction_splits
 from whetstone.data.sources import read_jsonl_source, read_parallel_source
 from whetstone.data.split import Splits, split_by_group
-from whetstone.experiment import Data, GrammarSource, ParallelSource
+from whetstone.data_section import Data, GrammarSource, ParallelSource
 
 __all__ = ["load_splits"]
 

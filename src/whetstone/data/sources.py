@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.data.example import Example, Message
+from whetstone.data_section import Data, ParallelSource
 from whetstone.errors import UserError
-from whetstone.experiment import Data, ParallelSource, stable_hash
+from whetstone.section import stable_hash
 
 __all__ = ["ask", "read_jsonl_source", "read_parallel_source"]
 

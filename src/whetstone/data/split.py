@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whetstone.data.example import Example
+from whetstone.data_section import Split
 from whetstone.errors import UserError
-from whetstone.experiment import Split, stable_hash
+from whetstone.section import stable_hash
 
 __all__ = ["Splits", "split_by_group"]
 

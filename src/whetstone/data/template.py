@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from whetstone.data.example import Message
 from whetstone.errors import UserError
-from whetstone.experiment import stable_hash
+from whetstone.section import stable_hash
 
 __all__ = ["CHATML", "PLAIN", "Template", "prompt_hash"]
 

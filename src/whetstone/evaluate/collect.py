@@ -18,9 +18,10 @@ from whetstone.data.example import Example
 from whetstone.data.template import Template, prompt_hash
 from whetstone.engine.api import Engine, Request, Sampling
 from whetstone.evaluate.sample import COPY_INPUT, Arm, Sample
-from whetstone.experiment import Generation, stable_hash
+from whetstone.experiment import Generation
 from whetstone.files import read_jsonl, write_jsonl
 from whetstone.models.device import peak_memory_bytes, reset_peak_memory
+from whetstone.section import stable_hash
 
 __all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts"]
 

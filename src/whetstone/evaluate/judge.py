@@ -14,12 +14,13 @@ from whetstone.engine.torch_engine import TorchEngine
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, Prompt, collect, copy_input, render_prompts
 from whetstone.evaluate.sample import BASE, BASE_AGAIN, TUNED, Arm
-from whetstone.experiment import Experiment, stable_hash
+from whetstone.experiment import Experiment
 from whetstone.files import write_jsonl
 from whetstone.models.adapter import load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
 from whetstone.models.load import LanguageModel, context_tokens, end_ids, load_weights
 from whetstone.run import DataRecord, Judgement, Manifest, Run, installed_packages, now
+from whetstone.section import stable_hash
 from whetstone.train.tune import load_base
 
 __all__ = ["judge"]

@@ -8,8 +8,9 @@ from torch.utils.data import Dataset, Sampler
 
 from whetstone.data.example import Example
 from whetstone.data.template import Template
+from whetstone.data_section import Data
 from whetstone.errors import UserError
-from whetstone.experiment import Data, Tune
+from whetstone.experiment import Tune
 
 __all__ = ["IGNORE", "LengthGroupedSampler", "Row", "RowDataset", "collate", "make_rows"]
 

@@ -12,7 +12,7 @@ from whetstone.data.example import Example, Message
 from whetstone.data.grammar.corpus import Cell, CleanSentence, clean_sentences, corrections, split_cells
 from whetstone.data.sources import ask
 from whetstone.data.split import Splits
-from whetstone.experiment import Data, GrammarSource
+from whetstone.data_section import Data, GrammarSource
 
 __all__ = ["correction_splits", "instruction_splits"]
 
