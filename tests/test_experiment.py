@@ -1,10 +1,11 @@
 """The experiment file: what is valid, and the one line that each mistake gives."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from whetstone.data_section import GrammarSource, ParallelSource
+from whetstone.data_section import FilesSource, FindingCode, GrammarSource, ParallelSource
 from whetstone.errors import UserError
 from whetstone.experiment import load_experiment
 from whetstone.recipes import recipe_names, recipe_path, recipe_summary
@@ -26,6 +27,8 @@ judge:
 serve:
   port: 8000
 """
+
+SOURCE = "{grammar: corrections, train: 50, test: 20}"
 
 BROKEN = {
     "unknown section": (GOOD.replace("tune:", "tuen:"), 6, "tuen", "did you mean 'tune'"),
@@ -97,6 +100,44 @@ BROKEN = {
         "model.template",
         "no such file",
     ),
+    "missing part": (
+        GOOD.replace(SOURCE, "{train: here.jsonl, test: gone.jsonl}"),
+        4,
+        "data.source.test",
+        "no such file",
+    ),
+    "part left out": (GOOD.replace(SOURCE, "{train: here.jsonl}"), 4, "data.source.test", "required"),
+    "unknown key beside parts": (
+        GOOD.replace(SOURCE, "{train: here.jsonl, test: here.jsonl, valid: here.jsonl}"),
+        4,
+        "data.source.valid",
+        "did you mean 'validation'",
+    ),
+    "missing catalogue": (
+        GOOD.replace(SOURCE, "{dataset_info: no.json, name: x}"),
+        4,
+        "data.source.dataset_info",
+        "no such",
+    ),
+    "unknown format": (GOOD.replace("tune:", "  format: sharegtp\ntune:"), 6, "data.format", "did you mean 'sharegpt'"),
+    "unknown finding": (
+        GOOD.replace("tune:", "  lint: {allow: [role-oder]}\ntune:"),
+        6,
+        "data.lint.allow.0",
+        "did you mean 'role-order'",
+    ),
+    "all replay": (
+        GOOD.replace("tune:", "  replay: {source: here.jsonl, fraction: 1}\ntune:"),
+        6,
+        "data.replay.fraction",
+        "less than 1",
+    ),
+    "missing replay": (
+        GOOD.replace("tune:", "  replay: {source: gone.jsonl, fraction: 0.2}\ntune:"),
+        6,
+        "data.replay.source",
+        "no such file",
+    ),
     "not YAML": (GOOD.replace("{grammar: corrections", "{grammar: [corrections"), 4, "", "not YAML"),
     "tab": (GOOD.replace("  base", "\tbase"), 2, "", "not YAML"),
     "unquoted braces": (GOOD.replace('"Correct this: {source}"', "{{source}}"), 5, "", "quote it"),
@@ -119,6 +160,7 @@ def write(tmp_path: Path, text: str) -> Path:
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_mistake_is_one_line_with_file_line_key_and_mend(tmp_path: Path, fault: str) -> None:
     text, line, key, hint = BROKEN[fault]
+    (tmp_path / "here.jsonl").touch()
     path = write(tmp_path, text)
     with pytest.raises(UserError) as caught:
         load_experiment(path)
@@ -178,3 +220,34 @@ def test_a_file_name_that_cannot_be_a_runs_name(tmp_path: Path) -> None:
     path.write_text(GOOD)
     with pytest.raises(UserError, match="add 'name:'"):
         load_experiment(path)
+
+
+def test_a_hub_id_is_left_as_it_is_unless_such_a_folder_exists(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace(SOURCE, "owner/name"))
+    assert load_experiment(path).data.source == "owner/name"
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert load_experiment(path).data.source == str(tmp_path / "owner" / "name")
+
+
+def test_paths_of_parts_and_replay_are_taken_from_the_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    text = GOOD.replace(SOURCE, "{train: rows.jsonl, test: {src: rows.jsonl, refs: [rows.jsonl]}}")
+    data = load_experiment(
+        write(tmp_path, text.replace("tune:", "  replay: {source: rows.jsonl, fraction: 0.2}\ntune:"))
+    ).data
+    rows = str(tmp_path / "rows.jsonl")
+    assert data.source == FilesSource(train=rows, test=ParallelSource(src=rows, refs=(rows,)))
+    assert data.replay is not None
+    assert data.replay.source == rows
+
+
+def test_how_data_is_checked_does_not_change_what_is_trained(tmp_path: Path) -> None:
+    plain = load_experiment(write(tmp_path, GOOD))
+    lenient = load_experiment(write(tmp_path, GOOD.replace("tune:", "  lint: {allow: [role-order]}\ntune:")))
+    assert plain.training_fingerprint() == lenient.training_fingerprint()
+    assert plain.fingerprint() != lenient.fingerprint()
+
+
+def test_every_finding_is_explained() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "checks.md").read_text()
+    assert [code for code in get_args(FindingCode) if f"`{code}`" not in page] == []

@@ -16,22 +16,18 @@ __all__ = [
     "Lint",
     "ParallelSource",
     "Replay",
+    "RowFormat",
     "Source",
     "Split",
 ]
 
-Format = Literal[
-    "messages",
-    "sharegpt",
-    "alpaca",
-    "prompt-completion",
-    "prompt-response",
-    "prompt-references",
-    "text",
-    "parallel",
-    "grammar",
+RowFormat = Literal[
+    "messages", "sharegpt", "alpaca", "prompt-completion", "prompt-response", "prompt-references", "text"
 ]
-"""The shape of a row; ``parallel`` (line-aligned files) and ``grammar`` (the embedded corpus) have no rows."""
+"""The shape of a row."""
+
+Format = Literal[RowFormat, "parallel", "grammar"]
+"""The shape of a source; ``parallel`` (line-aligned files) and ``grammar`` (the embedded corpus) have no rows."""
 
 FindingCode = Literal[
     "held-out-source-in-training",
@@ -53,12 +49,15 @@ FindingCode = Literal[
     "skipped-row",
     "too-long",
     "answer-limit",
+    "context",
     "mask-empty",
+    "mask-wrong",
     "end-of-turn-not-learned",
     "end-of-turn-does-not-stop",
     "start-doubled",
     "stages-differ",
     "text-changed",
+    "special-token-in-text",
     "unknown-token",
     "memory",
 ]
@@ -139,7 +138,8 @@ class Lint(Section):
     near_duplicates: bool = True
     """Search for texts that are nearly the same (MinHash, then the exact Jaccard similarity)."""
     jaccard: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
-    """From which Jaccard similarity of their character 5-grams two texts count as nearly the same."""
+    """From which Jaccard similarity of their character 5-grams two texts count as nearly the same; 5-grams that more than
+    a tenth of all texts have, as in a shared instruction, do not count."""
     allow: tuple[FindingCode, ...] = ()
     """Errors that do not stop training, each a decision that is recorded with the run."""
 
@@ -150,14 +150,14 @@ class Replay(Section):
     source: Source
     fraction: Annotated[float, Field(gt=0, lt=1)]
     """The share of all loss tokens that comes from replayed examples."""
-    format: Literal["auto"] | Format = "auto"
+    format: Literal["auto", RowFormat] = "auto"
 
 
 class Data(Section):
     """Which examples, how they are asked, and how they are divided."""
 
     source: Source
-    format: Literal["auto"] | Format = "auto"
+    format: Literal["auto", RowFormat] = "auto"
     """The shape of the rows; ``auto`` looks at the first of them and says what it found."""
     group: str = "group"
     """The field that names what a row was made from (a document, a sentence); rows of one group stay together."""

@@ -92,6 +92,7 @@ class Tune(Section):
     references: Literal["first", "all"] = "all"
     """Learn the first reference of an example, or every one (each becomes a training row)."""
     epochs: Annotated[float, Field(gt=0)] = 3.0
+    """Passes over the rows of the task; replayed rows come on top."""
     steps: Count | None = None
     """Optimiser steps; when given, ``epochs`` is not used."""
     batch_size: Count = 16

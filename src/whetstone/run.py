@@ -41,7 +41,7 @@ __all__ = [
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "numpy", "scipy", "statsmodels")
 
 
-_OURS = {".lock", "metrics.jsonl", "adapter", "model", "base", "samples", "report"}
+_OURS = {".lock", "check.json", "metrics.jsonl", "adapter", "model", "base", "samples", "report"}
 
 
 class Record(BaseModel):
@@ -78,6 +78,8 @@ class DataRecord(Record):
 
     counts: dict[str, int]
     hashes: dict[str, str]
+    replay_examples: int = 0
+    replay_hash: str | None = None
 
 
 class WeightsRecord(Record):
@@ -176,6 +178,11 @@ class Run:
     def metrics_path(self) -> Path:
         """One JSON row for each logged training step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def check_path(self) -> Path:
+        """What was found in the data before training."""
+        return self.path / "check.json"
 
     @property
     def samples(self) -> Path:

@@ -1,154 +1,274 @@
-"""Reading examples: what is accepted, and how a malformed row is named."""
+"""Reading sources: the same examples whatever the file, counts that are right, ids that come from content."""
 
+import csv
+import gzip
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whetstone.data.sources import read_jsonl_source, read_parallel_source
+from whetstone.data.example import Example
+from whetstone.data.rows import SUFFIXES
+from whetstone.data.sources import Loaded, ask, read_parts
 from whetstone.data_section import Data, ParallelSource
 from whetstone.errors import UserError
 
 PROMPT = Data(source="unused.jsonl", prompt="Correct: {source}", system="Be brief.")
+SKIP = Data(source="unused.jsonl", on_bad_row="skip")
+
+
+def load(source: str | Path | ParallelSource, data: Data = PROMPT) -> Loaded:
+    return read_parts(data, source if isinstance(source, ParallelSource) else str(source))["all"]
+
+
+def write(path: Path, rows: Sequence[object]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
 
 
 def parallel(tmp_path: Path, *columns: str) -> ParallelSource:
     paths = []
     for index, column in enumerate(columns):
-        path = tmp_path / f"column{index}"
-        path.write_text(column)
+        path = tmp_path / f"column{index}.txt"
+        path.write_bytes(column.encode("latin-1"))
         paths.append(str(path))
     return ParallelSource(src=paths[0], refs=tuple(paths[1:]))
 
 
-def rows(tmp_path: Path, *lines: object) -> Path:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    return path
-
-
 def test_parallel_lines_become_examples(tmp_path: Path) -> None:
     source = parallel(tmp_path, "he go\nshe runs\nhe go\n", "he goes\nshe runs\nhe went\n", "he goes\n\nhe goes\n")
-    first, second, third = read_parallel_source(PROMPT, source)
+    loaded = load(source)
+    first, second, third = loaded.examples
+    assert first.messages == ask(PROMPT, "he go")
     assert [turn.content for turn in first.messages] == ["Be brief.", "Correct: he go"]
     assert first.source == "he go"
-    assert first.references == ("he goes",)
-    assert second.references == ("she runs",)
-    assert third.references == ("he went", "he goes")
+    assert [example.references for example in loaded.examples] == [("he goes",), ("she runs",), ("he went", "he goes")]
     assert first.group == third.group != second.group
     assert len({first.id, second.id, third.id}) == 3
+    assert (loaded.summary.format, loaded.summary.rows) == ("parallel", 3)
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (("a\nb\n", "a\n"), "column1: 1 lines, but .*column0 has 2"),
-        (("a\n\nc\n", "a\nb\nc\n"), "column0:2: the line is blank"),
-        (("a\nb\n", "a\n\n"), "column0:2: no refs file"),
-        (("", ""), "column0: empty"),
+        (("a\nb\n", "a\n"), "column1.txt: 1 lines, but .*column0.txt has 2"),
+        (("a\n\nc\n", "a\nb\nc\n"), "column0.txt:2: expected a sentence, found a blank line"),
+        (("a\nb\n", "a\n\n"), "column0.txt:2: expected a text on this line of a refs file"),
+        (("a\nb\n", "a\n\xff\n"), "column0.txt:2: .*column1.txt: expected UTF-8, found byte 0xff"),
+        (("", ""), "column0.txt: empty"),
     ],
 )
 def test_parallel_faults_name_file_and_line(tmp_path: Path, columns: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_parallel_source(PROMPT, parallel(tmp_path, *columns))
+        load(parallel(tmp_path, *columns))
 
 
-def test_jsonl_rows_of_both_shapes(tmp_path: Path) -> None:
-    chat = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
-    path = rows(
-        tmp_path,
-        {"messages": chat, "references": ["four", "4"], "category": "sums"},
-        {"prompt": "he go", "references": ["he goes"], "id": "x1", "group": "g"},
-    )
-    talk, question = read_jsonl_source(PROMPT, path)
-    assert [turn.role for turn in talk.messages] == ["system", "user"]
-    assert talk.references == ("4", "four")
-    assert (talk.source, talk.category) == ("2+2?", "sums")
-    assert question.messages[-1].content == "Correct: he go"
-    assert (question.id, question.group, question.source) == ("x1", "g", "he go")
+def test_bad_parallel_lines_can_be_skipped(tmp_path: Path) -> None:
+    loaded = load(parallel(tmp_path, "a\n\nc\n", "a\nb\n\n"), SKIP)
+    assert [example.source for example in loaded.examples] == ["a"]
+    assert [row.where.rpartition(":")[2] for row in loaded.summary.skipped] == ["2", "3"]
+
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "messages": [
+        {
+            "messages": [
+                {"role": "user", "content": f"q{n} “é”\n"},
+                {"role": "assistant", "content": "a, \t b"},
+                {"role": "user", "content": "r"},
+                {"role": "assistant", "content": ""},
+            ],
+            "references": ["c", "d"],
+        }
+        for n in range(30)
+    ],
+    "sharegpt": [
+        {"conversations": [{"from": "human", "value": f"q{n}"}, {"from": "gpt", "value": "a"}], "category": n % 3}
+        for n in range(30)
+    ],
+    "alpaca": [{"instruction": "x", "input": f"i{n}", "output": "y", "history": [["q", "a"]]} for n in range(30)],
+    "prompt-references": [{"prompt": f"p {n}", "references": ["y", "z"], "id": n, "group": f"g{n}"} for n in range(30)],
+    "prompt-response": [{"prompt": f"p,\n{n}", "response": '"y"', "source": f"s {n}"} for n in range(30)],
+    "prompt-completion": [{"prompt": f"p {n}", "completion": " y"} for n in range(30)],
+    "text": [{"text": f"a text, {n}"} for n in range(30)],
+}
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], delimiter: str) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()})
+
+
+def in_every_kind_of_file(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
+    write(folder / "rows.jsonl", rows)
+    (folder / "rows.json").write_text(json.dumps(rows, indent=1))
+    (folder / "wrapped.json").write_text(json.dumps({"version": 1, "data": rows}))
+    write(folder / "lines.json", rows)
+    write_table(folder / "rows.csv", rows, ",")
+    write_table(folder / "rows.tsv", rows, "\t")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rows.parquet")
+    plain = sorted(folder.iterdir())
+    for path in plain:
+        content = path.read_bytes()
+        (folder / f"{path.name}.gz").write_bytes(gzip.compress(content))
+        (folder / f"{path.name}.zst").write_bytes(pyarrow.compress(content, codec="zstd", asbytes=True))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("shape", ROWS)
+def test_the_same_rows_give_the_same_examples_from_every_kind_of_file(tmp_path: Path, shape: str) -> None:
+    paths = in_every_kind_of_file(tmp_path, ROWS[shape])
+    assert len(paths) == 21
+    expected = load(tmp_path / "rows.jsonl")
+    assert expected.summary.format == shape
+    assert expected.summary.rows == 30
+    assert len({example.id for example in expected.examples}) == len(expected.examples)
+    for path in paths:
+        found = load(path)
+        assert found.examples == expected.examples, path.name
+        assert (found.summary.format, found.summary.rows, found.summary.skipped) == (shape, 30, ())
+
+
+@pytest.mark.parametrize("shape", ROWS)
+def test_ids_and_groups_do_not_depend_on_the_order_of_rows(tmp_path: Path, shape: str) -> None:
+    rows = ROWS[shape]
+    forward = load(write(tmp_path / "rows.jsonl", rows)).examples
+    shuffled = load(write(tmp_path / "rows.jsonl", random.Random(0).sample(rows, len(rows)))).examples
+    assert sorted(forward, key=by_id) == sorted(shuffled, key=by_id)
+
+
+def by_id(example: Example) -> str:
+    return example.id
+
+
+def test_ids_of_one_conversation_share_a_base_and_its_group(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": "x"} for role in ["user", "assistant"] * 3]
+    named, unnamed = [{"messages": turns, "id": "talk"}], [{"messages": turns}, {"messages": turns}]
+    examples = load(write(tmp_path / "rows.jsonl", named)).examples
+    assert [example.id for example in examples] == ["talk", "talk#2", "talk#3"]
+    assert len({example.group for example in examples}) == 1
+    ids = [example.id for example in load(write(tmp_path / "rows.jsonl", unnamed)).examples]
+    assert ids[3:] == [f"{ids[0]}-2", f"{ids[0]}-2#2", f"{ids[0]}-2#3"]
+    (last,) = load(write(tmp_path / "rows.jsonl", named), Data(source="x", turns="last")).examples
+    assert last.id == "talk"
+
+
+def test_ids_stay_unique_when_a_text_looks_like_a_suffix(tmp_path: Path) -> None:
+    rows = [{"prompt": text, "references": ["y"]} for text in ("x", "x", "x-2", "x-2", "")]
+    ids = [example.id for example in load(write(tmp_path / "rows.jsonl", rows)).examples]
+    assert ids[:4] == ["x", "x-2", "x-2-2", "x-2-3"]
+    assert len(set(ids)) == 5
+    assert all(ids)
+
+
+def test_an_id_may_be_given_once(tmp_path: Path) -> None:
+    rows = [{"prompt": str(number), "response": "y", "id": "the same"} for number in range(2)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=":2: id: 'the same' was given to an earlier row"):
+        load(path)
+    assert [row.where for row in load(path, SKIP).summary.skipped] == [f"{path}:2"]
+
+
+def test_rows_of_two_formats_must_be_told_apart(tmp_path: Path) -> None:
+    rows = [{"prompt": "x", "response": "y"}, {}, {"text": "z"}]
+    path = write(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=r":3: a text row, but .*:1 is prompt-response; set data\.format"):
+        load(path, SKIP)
+    loaded = load(path, Data(source="x", format="text", on_bad_row="skip"))
+    assert [example.source for example in loaded.examples] == ["z"]
+    assert [row.where for row in loaded.summary.skipped] == [f"{path}:1", f"{path}:2"]
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("rows", "message"),
     [
-        ("{", ":2: expected one JSON object"),
-        ("[]", ":2: expected a JSON object, found list"),
-        ({"text": "x"}, ":2: expected 'messages', or 'prompt' and 'references'; found text"),
-        ({"prompt": "x"}, ":2: expected 'messages', or"),
-        ({"prompt": 3, "references": ["y"]}, ":2: prompt: expected text, found int"),
-        ({"prompt": " ", "references": ["y"]}, ":2: prompt: the text is blank"),
-        ({"prompt": "x", "references": []}, ":2: references: expected a list"),
-        ({"prompt": "x", "references": "y"}, ":2: references: expected a list"),
-        ({"prompt": "x", "references": [""]}, ":2: references: every one"),
-        ({"messages": []}, ":2: messages: expected a list"),
-        ({"messages": [{"role": "user"}, 3]}, r":2: messages\[0\]: content: expected text"),
-        ({"messages": [{"role": "human", "content": "x"}, {}]}, r":2: messages\[0\]: expected role"),
-        (
-            {"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]},
-            ":2: messages: the last turn must be the assistant's",
-        ),
-        ({"prompt": "x", "references": ["y"], "id": "same"}, ":2: id: 'same' was given"),
+        ([], "rows.jsonl: no rows"),
+        (["", " "], "rows.jsonl: no rows"),
+        (["{"], ":1: expected one JSON object a line"),
+        ([{"ask": "x"}], ":1: expected the fields of a format, found ask; rename them to one of: messages; conv"),
+        ([{"prompt": 1, "response": "x"}], "none of the 1 rows can be used; .*:1: prompt: expected text"),
     ],
 )
-def test_jsonl_faults_name_the_line(tmp_path: Path, line: object, message: str) -> None:
-    path = rows(tmp_path, {"prompt": "ok", "references": ["ok"], "id": "same"}, line)
+def test_nothing_to_use_is_an_error_even_when_skipping(tmp_path: Path, rows: list[object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read_jsonl_source(PROMPT, path)
-
-
-def test_ids_and_groups_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
-    lines = [{"prompt": f"sentence {n}", "references": ["y"]} for n in range(20)]
-    forward = {example.source: example for example in read_jsonl_source(PROMPT, rows(tmp_path, *lines))}
-    backward = {example.source: example for example in read_jsonl_source(PROMPT, rows(tmp_path, *lines[::-1]))}
-    assert forward == backward
-
-
-@given(content=st.binary(max_size=200))
-def test_arbitrary_bytes_are_examples_or_one_line(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.mktemp("any") / "rows.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        read_jsonl_source(PROMPT, path)
-    assert str(path) in str(caught.value)
+        load(write(tmp_path / "rows.jsonl", rows), SKIP)
 
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content"]), inner, max_size=2)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["prompt", "response", "text"]), inner, max_size=3)
     ),
-    max_leaves=8,
+    max_leaves=6,
 )
+good_rows = st.fixed_dictionaries({"prompt": st.text(max_size=5), "response": st.text(max_size=5)})
 
 
-@given(row=st.dictionaries(st.sampled_from(["messages", "prompt", "references", "id", "group"]), json_values))
-def test_any_json_row_is_an_example_or_one_line(tmp_path_factory: pytest.TempPathFactory, row: object) -> None:
-    path = rows(tmp_path_factory.mktemp("any"), row)
+@given(rows=st.lists(good_rows | json_values, max_size=12), indent=st.none() | st.just(1))
+def test_counts_are_right_whatever_the_rows(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], indent: int | None
+) -> None:
+    """A row is good exactly when it is an object with a text as prompt and as response."""
+    folder = tmp_path_factory.mktemp("any")
+    good = [
+        row for row in rows if isinstance(row, dict) and all(type(row.get(k)) is str for k in ("prompt", "response"))
+    ]
+    (folder / "rows.json").write_text(json.dumps(rows, indent=indent))
+    for path in (write(folder / "rows.jsonl", [json.dumps(row) for row in rows]), folder / "rows.json"):
+        skip = Data(source="x", format="prompt-response", on_bad_row="skip")
+        stop = Data(source="x", format="prompt-response")
+        if not good:
+            with pytest.raises(UserError, match=str(path)):
+                load(path, skip)
+            continue
+        loaded = load(path, skip)
+        assert [(example.source, example.references[0]) for example in loaded.examples] == [
+            (row["prompt"], row["response"]) for row in good
+        ]
+        assert (loaded.summary.rows, loaded.summary.examples) == (len(rows), len(good))
+        assert len(loaded.summary.skipped) == len(rows) - len(good)
+        if len(good) == len(rows):
+            assert load(path, stop).examples == loaded.examples
+        else:
+            first = loaded.summary.skipped[0]
+            with pytest.raises(UserError) as caught:
+                load(path, stop)
+            assert str(caught.value) == f"{first.where}: {first.reason}"
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, ".jsonl.gz", ".csv.zst"])
+@given(content=st.binary(max_size=120), policy=st.sampled_from(["stop", "skip"]))
+def test_any_bytes_are_examples_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes, policy: str
+) -> None:
+    path = tmp_path_factory.mktemp("any") / f"rows{suffix}"
+    path.write_bytes(content)
     try:
-        (example,) = read_jsonl_source(PROMPT, path)
+        loaded = load(path, Data.model_validate({"source": "x", "on_bad_row": policy}))
     except UserError as error:
-        assert f"{path}:1" in str(error)
+        assert str(path) in str(error)
+        assert str(error).isprintable()
     else:
-        assert example.messages
-        assert all(reference.strip() for reference in example.references)
+        assert suffix in (".txt", ".csv", ".tsv")
+        assert loaded.summary.rows == loaded.summary.examples + len(loaded.summary.skipped)
 
 
-def test_ids_stay_unique_when_a_text_looks_like_a_suffix(tmp_path: Path) -> None:
-    lines = [{"prompt": text, "references": ["y"]} for text in ("x", "x", "x-2", "x-2")]
-    assert len({example.id for example in read_jsonl_source(PROMPT, rows(tmp_path, *lines))}) == 4
-
-
-def test_copying_the_input_means_the_text_inside_the_prompt(tmp_path: Path) -> None:
-    def chat(content: str) -> dict[str, object]:
-        return {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": "y"}]}
-
-    made = read_jsonl_source(PROMPT, rows(tmp_path, chat("Correct: he go"), chat("Fix he go")))
-    assert [example.source for example in made] == ["he go", "Fix he go"]
-
-
-@pytest.mark.parametrize("line", ['{"prompt": "\\ud83d", "references": ["y"]}', '{"prompt": ' + "9" * 5000 + "}"])
-def test_json_that_python_cannot_hold_is_one_line(tmp_path: Path, line: str) -> None:
-    with pytest.raises(UserError, match=":1: expected one JSON object"):
-        read_jsonl_source(PROMPT, rows(tmp_path, line))
+def test_what_rows_share_is_held_once(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": "the same words"} for role in ("system", "user", "assistant")]
+    rows = [{"messages": turns, "category": "a kind", "group": "a group"}] * 2
+    first, second = load(write(tmp_path / "rows.jsonl", rows), Data(source="x")).examples
+    assert first.messages[0] is second.messages[0]
+    assert first.source is first.messages[1].content
+    assert first.category is second.category
+    assert first.group is second.group

@@ -55,3 +55,45 @@ def test_too_few_groups(split: Split) -> None:
 def test_a_count_must_be_whole() -> None:
     with pytest.raises(UserError, match=r"data\.split\.test"):
         split_by_group(many(40), Split(test=2.5))
+
+
+def of_category(number: int, group: str, category: str) -> Example:
+    return Example(f"e{number}", (Message("user", "x"),), ("y",), "x", group, category)
+
+
+@given(
+    sizes=st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 40), min_size=1),
+    test=st.floats(0.05, 0.4),
+    validation=st.floats(0, 0.3),
+    seed=st.integers(0, 5),
+)
+def test_every_part_has_its_share_of_every_category(
+    sizes: dict[str, int], test: float, validation: float, seed: int
+) -> None:
+    examples = [of_category(n, f"{kind}{n}", kind) for kind, size in sizes.items() for n in range(size)]
+    total = len(examples)
+    try:
+        splits = split_by_group(examples, Split(test=test, validation=validation, seed=seed))
+    except UserError:
+        assert total < 4
+        return
+    asked = {"test": max(1, round(test * total)), "validation": max(round(validation * total), int(validation > 0))}
+    assert {name: splits.counts()[name] for name in asked} == asked
+    for kind, size in sizes.items():
+        held_out = sum(example.category == kind for example in splits.test)
+        assert abs(held_out - size * asked["test"] / total) < 1
+        watched = sum(example.category == kind for example in splits.validation)
+        assert abs(watched - (size - held_out) * asked["validation"] / (total - asked["test"])) < 1
+
+
+def test_rare_categories_do_not_go_to_the_test_part_by_their_names() -> None:
+    examples = [of_category(n, f"g{n}", f"kind {n:03d}") for n in range(100)]
+    tested = {example.category for example in split_by_group(examples, Split(test=20)).test}
+    assert len(tested) == 20
+    assert tested != {f"kind {n:03d}" for n in range(20)}
+
+
+def test_a_group_of_mixed_categories_stays_whole() -> None:
+    examples = [of_category(n, f"g{n % 10}", "rare" if n < 10 else "common") for n in range(30)]
+    splits = split_by_group(examples, Split(test=3, validation=0))
+    assert {len([e for e in splits.test if e.group == group]) for group in {e.group for e in splits.test}} == {3}

@@ -11,7 +11,7 @@ from whetstone.experiment import Scratch, Tune
 from whetstone.models.adapter import add_adapter, load_adapter
 from whetstone.models.device import choose_device, peak_memory_bytes
 from whetstone.models.fingerprint import digest_weights, record_weights
-from whetstone.models.load import BUILTIN_BASE, LanguageModel, load_model, locate
+from whetstone.models.load import BUILTIN_BASE, LanguageModel, end_ids, load_model, load_template, locate
 from whetstone.models.scratch import save_scratch
 
 SHAPE = Scratch(vocabulary_size=300, dim=16, layers=2, heads=2, feed_forward_dim=32, context_tokens=64)
@@ -103,6 +103,26 @@ def test_a_plain_answer_ends_with_the_token_that_the_model_ends_with(folder: Pat
     assert plain.template.end_of_turn_id == 3
     assert plain.template.answer_ids("x")[-1] == 3
     assert load(folder).template.end_of_turn_id != 3
+
+
+@pytest.mark.parametrize("choice", ["auto", "plain"])
+def test_the_template_is_read_without_weights(folder: Path, choice: str) -> None:
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"eos_token_id": [3, 4]}))
+    loaded = load_model(folder, template=choice, dtype="float32", device=CPU)
+    (folder / "model.safetensors").unlink()
+    template, ends = load_template(folder, choice)
+    assert ends == end_ids(loaded.model) == [3, 4]
+    assert template.hash == loaded.template.hash
+    assert template.answer_ids("The cat sits.") == loaded.template.answer_ids("The cat sits.")
+
+
+def test_without_generation_settings_the_config_names_the_end(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": 4}))
+    assert load_template(folder, "plain")[1] == end_ids(load(folder).model) == [4]
+    assert load_template(folder, "plain")[0].end_of_turn_id == 4
 
 
 def test_unknown_targets_are_named(folder: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from whetstone.experiment import Tune
 from whetstone.train.batch import IGNORE, Row, collate
 from whetstone.train.loss import completion_loss
+from whetstone.train.order import RowOrder
 from whetstone.train.trainer import StepMetrics, fit
 
 
@@ -32,7 +33,7 @@ def tiny(dtype: torch.dtype = torch.float64) -> LlamaForCausalLM:
 rows = st.lists(
     st.tuples(
         st.lists(st.integers(1, 49), min_size=1, max_size=8), st.lists(st.integers(1, 49), min_size=1, max_size=6)
-    ).map(lambda parts: Row("e", (*parts[0], *parts[1]), (*[IGNORE] * len(parts[0]), *parts[1]))),
+    ).map(lambda parts: Row("e", (*parts[0], *parts[1]), len(parts[0]))),
     min_size=1,
     max_size=5,
 )
@@ -67,15 +68,14 @@ def some_rows(count: int) -> list[Row]:
     made = []
     for number in range(count):
         ids = tuple(torch.randint(1, 50, (6 + number % 7,), generator=generator).tolist())
-        prompt = 2 + number % 4
-        made.append(Row(str(number), ids, (*[IGNORE] * prompt, *ids[prompt:])))
+        made.append(Row(str(number), ids, 2 + number % 4))
     return made
 
 
 def trained(tmp_path: Path, batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
     model = tiny(torch.float32)
     tune = Tune(method="full", steps=3, batch_size=batch_size, accumulation=accumulation, learning_rate=1e-2)
-    fit(model, some_rows(48), [], tune, tmp_path / "metrics.jsonl", lambda metrics: None)
+    fit(model, RowOrder(some_rows(48), 16, 0), [], tune, tmp_path / "metrics.jsonl", lambda metrics: None)
     return dict(model.state_dict())
 
 
@@ -89,7 +89,7 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
 def test_fit_reports_what_it_did(tmp_path: Path) -> None:
     model, seen = tiny(torch.float32), list[StepMetrics]()
     tune = Tune(method="full", steps=8, batch_size=8, learning_rate=1e-2)
-    result = fit(model, some_rows(32), some_rows(5), tune, tmp_path / "metrics.jsonl", seen.append)
+    result = fit(model, RowOrder(some_rows(32), 8, 0), some_rows(5), tune, tmp_path / "metrics.jsonl", seen.append)
     assert result.steps == 8
     assert result.loss_tokens == 2 * sum(row.loss_tokens for row in some_rows(32))
     assert [metrics.step for metrics in seen] == list(range(1, 9))

@@ -1,20 +1,64 @@
-"""Where examples come from: parallel text files and JSONL.
+"""Where examples come from: files, folders, the hub, a catalogue, and line-aligned text files.
 
 Ids and groups are made from content, never from position, so that reordering a file changes nothing.
 """
 
-import json
-from collections import Counter
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from whetstone.data.catalogue import read_listing
 from whetstone.data.example import Example, Message
-from whetstone.data_section import Data, ParallelSource
+from whetstone.data.finding import excerpt
+from whetstone.data.formats import LAYOUTS, Draft, Layout, Parser, format_of
+from whetstone.data.hub import HubPlace, folder_parts, hub_parts, is_hub_name
+from whetstone.data.rows import RawRow, lines, read_rows
+from whetstone.data.strict_json import RowError
+from whetstone.data_section import CatalogueSource, Data, Format, ParallelSource
 from whetstone.errors import UserError
 from whetstone.section import stable_hash
 
-__all__ = ["ask", "read_jsonl_source", "read_parallel_source"]
+__all__ = ["Loaded", "SkippedRow", "SourceSummary", "ask", "read_parts"]
+
+_ROWS_TO_DETECT = 10
+_PARALLEL = replace(LAYOUTS["prompt-references"], format="parallel")
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedRow:
+    """A row that was left out: where it stands, and what is wrong with it."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSummary:
+    """What was read.
+
+    Attributes:
+        name: The source, as the experiment names it.
+        format: The shape of its rows, as declared or detected.
+        rows: How many there are, bad ones among them.
+        examples: How many were made of them; a conversation may give several.
+        skipped: The bad ones, in the order of the file.
+    """
+
+    name: str
+    format: Format
+    rows: int
+    examples: int
+    skipped: tuple[SkippedRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The examples of one part, and what was read to get them."""
+
+    examples: tuple[Example, ...]
+    summary: SourceSummary
 
 
 def ask(data: Data, source: str) -> tuple[Message, ...]:
@@ -23,156 +67,201 @@ def ask(data: Data, source: str) -> tuple[Message, ...]:
     return (*turns, Message("user", data.prompt.replace("{source}", source)))
 
 
-def read_parallel_source(data: Data, source: ParallelSource) -> list[Example]:
-    """Reads line-aligned files: each line of ``src`` is an example, its lines in ``refs`` the references.
+def read_parts(data: Data, source: str | ParallelSource | CatalogueSource) -> dict[str, Loaded]:
+    """Reads a file, a folder, a data set on the hub, an entry of a catalogue, or line-aligned files.
 
-    Blank reference lines are skipped, equal ones kept once.
+    Args:
+        data: How rows are read; its own ``source`` is not looked at.
+        source: A path, a hub id (``owner/name``, where there is no such path), or one of the sections.
 
-    Raises:
-        UserError: Files differ in length, a source line is blank, or a line has no reference.
-    """
-    path = Path(source.src)
-    lines = _lines(path)
-    columns = []
-    for name in source.refs:
-        column = _lines(Path(name))
-        if len(column) != len(lines):
-            raise UserError(f"{name}: {len(column)} lines, but {path} has {len(lines)}; line i must correct line i")
-        columns.append(column)
-    identify = _Identifier()
-    examples = []
-    for number, (text, *references) in enumerate(zip(lines, *columns, strict=True), 1):
-        if not text:
-            raise UserError(f"{path}:{number}: the line is blank; delete it here and in every refs file")
-        kept = tuple(dict.fromkeys(reference for reference in references if reference))
-        if not kept:
-            raise UserError(
-                f"{path}:{number}: no refs file has a text on this line; delete it everywhere or correct it"
-            )
-        examples.append(Example(identify(text), ask(data, text), kept, text, _group(text)))
-    return examples
-
-
-def read_jsonl_source(data: Data, path: Path) -> list[Example]:
-    """Reads JSONL with ``messages`` (ending with the assistant's turn) or ``prompt`` and ``references`` in each row.
-
-    A row may also hold ``id``, ``group``, ``category``, ``source``, and, beside ``messages``, ``references`` that are
-    accepted in addition to the assistant's turn. ``source`` is what the copy-input arm answers with; without it, it is
-    what stands at ``{source}`` when the user's turn has the form of ``data.prompt``, else the whole turn.
+    Returns:
+        ``all``; or ``train``, ``validation`` and ``test``, as far as a folder or a hub data set has them.
 
     Raises:
-        UserError: A row is malformed; the message names file and line.
+        UserError: It cannot be read, its format is not clear, no row can be used, or a row is malformed and
+            ``data.on_bad_row`` is ``stop``.
     """
-    identify = _Identifier()
-    examples = []
-    for where, row in _rows(path):
-        messages, references = _conversation(data, where, row) if "messages" in row else _question(data, where, row)
-        source = _text(where, row, "source", default=row.get("prompt", _bare(data, messages[-1].content)))
-        group = _text(where, row, "group", default=_group(source))
-        category = _text(where, row, "category", default="all")
-        name = _text(where, row, "id", default="")
-        examples.append(Example(identify(name or source), messages, references, source, group, category))
-        if name and examples[-1].id != name:
-            raise UserError(f"{where}: id: '{name}' was given to an earlier row; ids must be unique")
+    if isinstance(source, ParallelSource):
+        return {"all": _load(data, source.src, _parallel_rows(source), _PARALLEL)}
+    if isinstance(source, CatalogueSource):
+        listing = read_listing(source)
+        _agree(data, source, listing.layout)
+        name = f"{source.dataset_info}: {source.name}"
+        parts = _parts(listing.place)
+        limited = {part: itertools.islice(rows, listing.num_samples) for part, rows in parts.items()}
+        return _load_all(data, name, limited, listing.layout)
+    layout = None if data.format == "auto" else LAYOUTS[data.format]
+    return _load_all(data, source, _parts(_place(source)), layout)
+
+
+def _load_all(data: Data, name: str, parts: Mapping[str, Iterable[RawRow]], layout: Layout | None) -> dict[str, Loaded]:
+    return {
+        part: _load(data, name if part == "all" else f"{name} ({part})", rows, layout) for part, rows in parts.items()
+    }
+
+
+def _place(source: str) -> Path | HubPlace:
+    path = Path(source)
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read ({error.strerror}); give a path or a hub id") from None
+    if exists or not is_hub_name(source):
+        return path
+    return HubPlace(source)
+
+
+def _parts(place: Path | HubPlace) -> dict[str, Iterator[RawRow]]:
+    if isinstance(place, HubPlace):
+        return hub_parts(place)
+    if place.is_dir():
+        parts = folder_parts(place)
+        return {name: itertools.chain.from_iterable(map(read_rows, paths)) for name, paths in parts.items()}
+    if not place.exists():
+        raise UserError(f"{place}: no such file or folder; give a path, or a hub id as owner/name")
+    return {"all": read_rows(place)}
+
+
+def _agree(data: Data, source: CatalogueSource, layout: Layout) -> None:
+    if data.format not in ("auto", layout.format):
+        raise UserError(
+            f"data.format: '{data.format}', but {source.dataset_info} says that '{source.name}' is {layout.format}; "
+            f"delete data.format"
+        )
+
+
+def _load(data: Data, name: str, rows: Iterable[RawRow], layout: Layout | None) -> Loaded:
+    """Makes examples of rows; ``layout`` None means that the rows are to tell."""
+    stream = iter(rows)
+    if layout is None:
+        layout, stream = _detected(name, stream)
+    parse, identify = Parser(data, layout), _Identifier()
+    examples: list[Example] = []
+    skipped: list[SkippedRow] = []
+    count = 0
+    for count, (where, row) in enumerate(stream, 1):  # noqa: B007
+        try:
+            examples += _examples(parse, identify, row)
+        except RowError as error:
+            if data.on_bad_row == "stop":
+                raise UserError(f"{where}: {error}") from None
+            skipped.append(SkippedRow(where, str(error)))
+    if count == 0:
+        raise UserError(f"{name}: no rows; give at least one example")
     if not examples:
-        raise UserError(f"{path}: no rows; give at least one example")
-    return examples
+        first = skipped[0]
+        raise UserError(f"{name}: none of the {count} rows can be used; {first.where}: {first.reason}")
+    return Loaded(tuple(examples), SourceSummary(name, layout.format, count, len(examples), tuple(skipped)))
 
 
-def _bare(data: Data, turn: str) -> str:
-    """The text inside a user turn that was made with ``data.prompt``; the whole turn where it was not."""
-    before, _, after = data.prompt.partition("{source}")
-    if turn.startswith(before) and turn.endswith(after) and len(turn) >= len(before) + len(after):
-        return turn[len(before) : len(turn) - len(after)]
-    return turn
+def _examples(parse: Parser, identify: "_Identifier", row: dict[str, Any] | RowError) -> list[Example]:
+    if isinstance(row, RowError):
+        raise row
+    draft = parse(row)
+    return [
+        Example(name, answer.messages, answer.references, answer.source, draft.group, draft.category)
+        for name, answer in zip(identify(draft), draft.answers, strict=True)
+    ]
+
+
+def _detected(name: str, rows: Iterator[RawRow]) -> tuple[Layout, Iterator[RawRow]]:
+    """The layout that the first good rows have, and all rows again."""
+    seen: list[RawRow] = []
+    found: list[tuple[str, Format]] = []
+    good = 0
+    unknown = ""
+    for where, row in rows:
+        seen.append((where, row))
+        if isinstance(row, RowError):
+            continue
+        good += 1
+        shape = format_of(row)
+        if shape is not None:
+            found.append((where, shape))
+        else:
+            unknown = unknown or f"{where}: expected the fields of a format, found {excerpt(', '.join(row)) or 'none'}"
+        if good == _ROWS_TO_DETECT:
+            break
+    if not seen:
+        raise UserError(f"{name}: no rows; give at least one example")
+    if not good:
+        raise UserError(f"{seen[0][0]}: {seen[0][1]}")
+    if not found:
+        known = "; ".join(" and ".join(layout.required()) for layout in LAYOUTS.values())
+        raise UserError(f"{unknown}; rename them to one of: {known}")
+    first_where, first = found[0]
+    for where, shape in found:
+        if shape != first:
+            raise UserError(f"{where}: a {shape} row, but {first_where} is {first}; set data.format or make them alike")
+    return LAYOUTS[first], itertools.chain(seen, rows)
+
+
+def _parallel_rows(source: ParallelSource) -> Iterator[RawRow]:
+    """Line i of ``src`` as the prompt, its lines in ``refs`` as the references; blank and equal ones are left out.
+
+    Raises:
+        UserError: A file cannot be read, is empty, or differs in length.
+    """
+    columns: list[list[str | RowError]] = []
+    for name in (source.src, *source.refs):
+        column = [line if isinstance(line, RowError) else line.strip() for line in lines(Path(name))]
+        if not column:
+            raise UserError(f"{name}: empty; give one sentence a line")
+        if columns and len(column) != len(columns[0]):
+            raise UserError(
+                f"{name}: {len(column)} lines, but {source.src} has {len(columns[0])}; line i must correct line i"
+            )
+        columns.append(column)
+    for number, texts in enumerate(zip(*columns, strict=True), 1):
+        yield f"{source.src}:{number}", _aligned(source, texts)
+
+
+def _aligned(source: ParallelSource, texts: tuple[str | RowError, ...]) -> dict[str, Any] | RowError:
+    for name, text in zip((source.src, *source.refs), texts, strict=True):
+        if isinstance(text, RowError):
+            return text if name == source.src else RowError(f"{name}: {text}")
+    prompt, *answers = texts
+    if not prompt:
+        return RowError("expected a sentence, found a blank line; delete it here and in every refs file")
+    references = [answer for answer in answers if answer]
+    if not references:
+        return RowError("expected a text on this line of a refs file, found none; delete it everywhere or correct it")
+    return {"prompt": prompt, "references": references}
 
 
 class _Identifier:
-    """Names examples by content; the second of two equal ones gets a suffix."""
+    """Names examples: as their row does, else by content; the second of two equal contents gets a suffix."""
 
     def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
+        self._seen: set[str] = set()
+        self._repeats: dict[str, int] = {}
 
-    def __call__(self, text: str) -> str:
-        name = text if len(text) <= 40 and text.isprintable() and " " not in text else stable_hash(text)[:12]
-        unique = name
-        while unique in self._seen:
-            self._seen[name] += 1
-            unique = f"{name}-{self._seen[name]}"
-        self._seen[unique] += 1
-        return unique
+    def __call__(self, draft: Draft) -> list[str]:
+        """The names of a draft's answers: the first is the row's, later ones add ``#2``, ``#3``.
 
-
-def _group(source: str) -> str:
-    """Identity of a source text: case and white space do not make it another one."""
-    return stable_hash(" ".join(source.lower().split()))[:12]
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); give a text file") from None
-    lines = text.split("\n")
-    if lines and lines[-1] == "":
-        lines.pop()
-    if not lines:
-        raise UserError(f"{path}: empty; give one sentence a line")
-    return [line.strip() for line in lines]
+        Raises:
+            RowError: The row brings a name that an earlier one has.
+        """
+        count = len(draft.answers)
+        names = _numbered(draft.id or _name(draft.content), count)
+        stem = names[0]
+        while not self._seen.isdisjoint(names):
+            if draft.id:
+                raise RowError(f"id: '{excerpt(draft.id)}' was given to an earlier row; ids must be unique")
+            self._repeats[stem] = self._repeats.get(stem, 1) + 1
+            names = _numbered(f"{stem}-{self._repeats[stem]}", count)
+        self._seen.update(names)
+        return names
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_lines(path), 1):
-        where = f"{path}:{number}"
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-            json.dumps(row, ensure_ascii=False).encode()
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: expected one JSON object a line, found {error}; mend the line") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: expected a JSON object, found {type(row).__name__}; mend the line")
-        yield where, row
+def _numbered(base: str, count: int) -> list[str]:
+    return [base, *(f"{base}#{number}" for number in range(2, count + 1))]
 
 
-def _conversation(data: Data, where: str, row: dict[str, Any]) -> tuple[tuple[Message, ...], tuple[str, ...]]:
-    turns = row["messages"]
-    if not isinstance(turns, list) or len(turns) < 2:
-        raise UserError(f"{where}: messages: expected a list of at least a user's and an assistant's turn")
-    messages = []
-    for number, turn in enumerate(turns):
-        if not isinstance(turn, dict) or turn.get("role") not in ("system", "user", "assistant"):
-            raise UserError(f"{where}: messages[{number}]: expected role system, user or assistant, and content")
-        messages.append(Message(turn["role"], _text(f"{where}: messages[{number}]", turn, "content")))
-    if messages[-1].role != "assistant":
-        raise UserError(f"{where}: messages: the last turn must be the assistant's, found {messages[-1].role}")
-    if data.system is not None and messages[0].role != "system":
-        messages.insert(0, Message("system", data.system))
-    more = _references(where, row) if "references" in row else ()
-    return tuple(messages[:-1]), tuple(dict.fromkeys((messages[-1].content, *more)))
-
-
-def _question(data: Data, where: str, row: dict[str, Any]) -> tuple[tuple[Message, ...], tuple[str, ...]]:
-    if "prompt" not in row or "references" not in row:
-        found = ", ".join(map(str, row)) or "no keys"
-        raise UserError(f"{where}: expected 'messages', or 'prompt' and 'references'; found {found}")
-    return ask(data, _text(where, row, "prompt")), _references(where, row)
-
-
-def _references(where: str, row: dict[str, Any]) -> tuple[str, ...]:
-    references = row["references"]
-    if not isinstance(references, list) or not references:
-        raise UserError(f"{where}: references: expected a list of one or more texts")
-    if not all(isinstance(reference, str) and reference.strip() for reference in references):
-        raise UserError(f"{where}: references: every one must be a text that is not blank")
-    return tuple(dict.fromkeys(references))
-
-
-def _text(where: str, row: dict[str, Any], key: str, *, default: str | None = None) -> str:
-    value = row.get(key, default)
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {key}: expected text, found {type(value).__name__}")
-    if default is None and not value.strip():
-        raise UserError(f"{where}: {key}: the text is blank; give one or delete the row")
-    return value
+def _name(content: str) -> str:
+    """A short word is its own name; anything else has a hash."""
+    return (
+        content
+        if 0 < len(content) <= 40 and content.isprintable() and " " not in content
+        else stable_hash(content)[:12]
+    )

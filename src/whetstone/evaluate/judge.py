@@ -46,6 +46,7 @@ def judge(
     if manifest.data is not None and manifest.data.hashes != splits.hashes():
         raise UserError(f"{run.path}: the data changed since tuning; restore it, or call 'whet tune' with --fresh")
     examples = splits.test[: experiment.judge.max_examples]
+    _refuse_plain_text(examples)
     folder = candidate or _tuned_folder(run, manifest)
     digest_weights(folder)
     base = load_base(run, experiment, splits)
@@ -75,6 +76,14 @@ def judge(
     copy_input(prompts, judgement.fingerprint(), run.samples)
     generators = _generators(base, tuned, judgement.fingerprint())
     collect(prompts, generators, base.template, experiment.judge.generation, run.samples, progress)
+
+
+def _refuse_plain_text(examples: Sequence[Example]) -> None:
+    if any(not example.messages for example in examples):
+        raise UserError(
+            "data.source: the test part is plain text, which asks nothing that could be answered; give test rows with "
+            "prompts: source: {train: ..., test: ...}"
+        )
 
 
 def _tuned_folder(run: Run, manifest: Manifest) -> Path:

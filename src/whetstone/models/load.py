@@ -10,13 +10,22 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
 from whetstone.data.template import Template
 from whetstone.errors import UserError
 
-__all__ = ["BUILTIN_BASE", "LanguageModel", "context_tokens", "end_ids", "load_model", "load_weights", "locate"]
+__all__ = [
+    "BUILTIN_BASE",
+    "LanguageModel",
+    "context_tokens",
+    "end_ids",
+    "load_model",
+    "load_template",
+    "load_weights",
+    "locate",
+]
 
 BUILTIN_BASE = "builtin:demo-base"
 
@@ -61,15 +70,31 @@ def load_model(folder: Path, *, template: str, dtype: str, device: torch.device)
     Raises:
         UserError: The folder is not a causal language model that transformers knows, or has no usable template.
     """
+    rendered, _ = load_template(folder, template)
+    return LanguageModel(load_weights(folder, dtype=dtype, device=device), rendered, folder)
+
+
+def load_template(folder: Path, choice: str) -> tuple[Template, list[int]]:
+    """Reads the tokenizer of a folder, and none of its weights.
+
+    Args:
+        folder: A model directory.
+        choice: ``auto``, ``plain``, ``chatml``, or the path of a Jinja file.
+
+    Returns:
+        The template, and the tokens that the model's own generation settings end with.
+
+    Raises:
+        UserError: The folder is not a model that transformers knows, or has no usable template.
+    """
     with _said_plainly(folder):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model = load_weights(folder, dtype=dtype, device=device)
-    ends = end_ids(model)
-    if template == "plain" and ends and tokenizer.eos_token_id not in ends:
+        ends = _as_list(_generation_config(folder).eos_token_id)
+    if choice == "plain" and ends and tokenizer.eos_token_id not in ends:
         # The plain template ends an answer with EOS. The embedding of an EOS that the model does not use was never
         # trained, and an adapter leaves embeddings alone: such an end could be taught for ever and never be said.
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
-    return LanguageModel(model, Template(tokenizer, template), folder)
+    return Template(tokenizer, choice), ends
 
 
 def context_tokens(model: PreTrainedModel) -> int:
@@ -79,10 +104,7 @@ def context_tokens(model: PreTrainedModel) -> int:
 
 def end_ids(model: PreTrainedModel) -> list[int]:
     """The tokens that the model's own generation settings end with."""
-    ids = model.generation_config.eos_token_id
-    if ids is None:
-        return []
-    return list(ids) if isinstance(ids, list) else [int(ids)]
+    return _as_list(model.generation_config.eos_token_id)
 
 
 def load_weights(folder: Path, *, dtype: str, device: torch.device) -> PreTrainedModel:
@@ -97,6 +119,19 @@ def load_weights(folder: Path, *, dtype: str, device: torch.device) -> PreTraine
             folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
         )
     return model.to(device).eval()
+
+
+def _generation_config(folder: Path) -> GenerationConfig:
+    """The settings that the model would have once it is loaded."""
+    if (folder / "generation_config.json").exists():
+        return GenerationConfig.from_pretrained(folder)
+    return GenerationConfig.from_model_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+
+
+def _as_list(ids: list[int] | int | None) -> list[int]:
+    if ids is None:
+        return []
+    return list(ids) if isinstance(ids, list) else [int(ids)]
 
 
 @contextlib.contextmanager

@@ -27,8 +27,9 @@ from transformers.trainer_callback import PrinterCallback
 from whetstone.errors import UserError
 from whetstone.experiment import Tune
 from whetstone.models.device import peak_memory_bytes
-from whetstone.train.batch import LengthGroupedSampler, Row, RowDataset, collate
+from whetstone.train.batch import IGNORE, ORIGINS, Origin, Row, RowDataset, collate, cut_padding
 from whetstone.train.loss import completion_loss
+from whetstone.train.order import RowOrder, RowSampler
 
 __all__ = ["Observer", "StepMetrics", "TrainingResult", "fit"]
 
@@ -42,9 +43,11 @@ class StepMetrics:
 
     Attributes:
         step: Optimiser steps done, of ``steps``.
+        epoch: Passes over the task rows done.
         loss: Mean cross-entropy per loss token since the last row.
         tokens_per_s: Tokens that went through the model (padding not counted) per second since the last row.
         loss_tokens: Tokens learned from so far.
+        loss_tokens_by_origin: How many of them came from rows of the task, and how many from replayed rows.
         validation_loss: Mean cross-entropy per loss token of the validation rows, where it was measured.
     """
 
@@ -56,6 +59,7 @@ class StepMetrics:
     gradient_norm: float
     tokens_per_s: float
     loss_tokens: int
+    loss_tokens_by_origin: dict[Origin, int]
     elapsed_s: float
     memory_bytes: int
     validation_loss: float | None
@@ -81,18 +85,18 @@ class CompletionTrainer(Trainer):
     # The loss below is normalised over the accumulated batch, so the Trainer must not divide it again.
     loss_is_scaled_for_ga = True
 
-    def __init__(self, rows: Sequence[Row], **kwargs: Any) -> None:
-        super().__init__(train_dataset=RowDataset(rows), **kwargs)
-        self._rows = rows
+    def __init__(self, order: RowOrder, **kwargs: Any) -> None:
+        super().__init__(train_dataset=RowDataset(order.rows), **kwargs)
+        self.order = order
         # Asks the Trainer to count the labels of the whole optimiser step and to hand the number to compute_loss.
         self.model_accepts_loss_kwargs = True
         self.input_tokens = 0
-        self.loss_tokens = 0
+        present = {row.origin for row in order.rows}
+        self.loss_tokens: dict[Origin, int] = {origin: 0 for origin in ORIGINS if origin in present}
 
     def _get_train_sampler(self, train_dataset: Dataset[Row] | None = None) -> Sampler[int]:
-        """Rows of one optimiser step are of similar length; the Trainer's own such sampler takes only rows of dicts."""
-        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(self._rows, step, self.args.seed)
+        """The order of the whole run; the Trainer has no sampler that mixes."""
+        return RowSampler(self.order, self.args.max_steps)
 
     def compute_loss(
         self,
@@ -102,10 +106,15 @@ class CompletionTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """This micro-batch's share of the mean loss of the optimiser step."""
-        self.input_tokens += int(inputs["attention_mask"].sum())
-        loss_tokens = int((inputs["labels"] >= 0).sum())
-        self.loss_tokens += loss_tokens
-        return completion_loss(model, inputs) / (loss_tokens if num_items_in_batch is None else num_items_in_batch)
+        learned = (inputs["labels"][:, 1:] != IGNORE).sum(dim=1)
+        # One transfer from the device for all that is counted.
+        counts = torch.stack((inputs["attention_mask"].sum(dim=1), learned, inputs["origins"]))
+        lengths, loss_tokens, origins = counts.tolist()
+        self.input_tokens += sum(lengths)
+        for origin, tokens in zip(origins, loss_tokens, strict=True):
+            self.loss_tokens[ORIGINS[origin]] += tokens
+        total = torch.stack([completion_loss(model, part) for part in cut_padding(inputs, lengths)]).sum()
+        return total / (sum(loss_tokens) if num_items_in_batch is None else num_items_in_batch)
 
 
 class _Recorder(TrainerCallback):
@@ -145,12 +154,13 @@ class _Recorder(TrainerCallback):
         self.last = StepMetrics(
             step=state.global_step,
             steps=state.max_steps,
-            epoch=float(state.epoch or 0.0),
+            epoch=trainer.order.epochs(state.global_step),
             loss=float(logs["loss"]),
             learning_rate=float(logs["learning_rate"]),
             gradient_norm=float(logs["grad_norm"]),
             tokens_per_s=(trainer.input_tokens - self._last_tokens) / (now - self._last),
-            loss_tokens=trainer.loss_tokens,
+            loss_tokens=sum(trainer.loss_tokens.values()),
+            loss_tokens_by_origin=dict(trainer.loss_tokens),
             elapsed_s=now - self._began,
             memory_bytes=peak_memory_bytes(args.device),
             validation_loss=self._validate(kwargs["model"], args.device) if measure and self._validation else None,
@@ -174,7 +184,7 @@ class _Recorder(TrainerCallback):
 
 def fit(
     model: PreTrainedModel,
-    rows: Sequence[Row],
+    order: RowOrder,
     validation: Sequence[Row],
     tune: Tune,
     metrics_path: Path,
@@ -186,7 +196,7 @@ def fit(
 
     Args:
         model: On its device; wrapped by PEFT for LoRA.
-        rows: What to learn.
+        order: What to learn, and when.
         validation: What to measure the loss on, four times in a run.
         tune: How.
         metrics_path: Rows are appended here as they come.
@@ -196,11 +206,11 @@ def fit(
     Raises:
         UserError: Loss or gradient is not a finite number.
     """
-    steps = tune.steps or max(1, round(tune.epochs * len(rows) / (tune.batch_size * tune.accumulation)))
+    steps = tune.steps or order.steps(tune.epochs)
     pad_id = model.config.pad_token_id or 0
     recorder = _Recorder(metrics_path, validation, pad_id, tune.batch_size, observer)
     trainer = CompletionTrainer(
-        rows,
+        order,
         model=model,
         args=_arguments(model, tune, steps, bfloat16),
         data_collator=partial(collate, pad_id=pad_id),
@@ -214,7 +224,7 @@ def fit(
     last = recorder.last
     if last is None:
         raise AssertionError("the last step is always logged")
-    return TrainingResult(trainer.state.global_step, trainer.loss_tokens, last.loss, time.monotonic() - began)
+    return TrainingResult(trainer.state.global_step, last.loss_tokens, last.loss, time.monotonic() - began)
 
 
 def _arguments(model: PreTrainedModel, tune: Tune, steps: int, bfloat16: bool) -> TrainingArguments:

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, set_seed
 
-from whetstone.data.load import load_splits
+from whetstone.data.load import load_replay, load_splits
 from whetstone.data.split import Splits
 from whetstone.errors import UserError
 from whetstone.experiment import Experiment
@@ -18,7 +18,8 @@ from whetstone.models.fingerprint import record_weights
 from whetstone.models.load import LanguageModel, context_tokens, load_model, locate
 from whetstone.models.scratch import save_scratch
 from whetstone.run import DataRecord, Manifest, Run, Tuning, now
-from whetstone.train.batch import make_rows
+from whetstone.train.batch import MadeRows, Row, make_rows
+from whetstone.train.order import RowOrder
 from whetstone.train.trainer import Observer, TrainingResult, fit
 
 __all__ = ["base_folder", "load_base", "tune"]
@@ -47,19 +48,25 @@ def tune(run: Run, experiment: Experiment, observer: Observer, say: Callable[[st
     dtype = experiment.model.dtype if experiment.tune.method == "lora" else "float32"
     base = load_base(run, experiment, splits, dtype=dtype)
     limits = experiment.data, experiment.tune, context_tokens(base.model)
-    rows, dropped = make_rows(splits.train, base.template, *limits)
-    validation = make_rows(splits.validation, base.template, *limits)[0] if splits.validation else []
-    notes = (f"{dropped} training rows were longer than allowed and were dropped (data.too_long).",) if dropped else ()
+    task = make_rows(splits.train, base.template, *limits)
+    replayed = load_replay(experiment.data)
+    replay = make_rows(replayed, base.template, *limits, origin="replay") if replayed else MadeRows([], 0, 0)
+    validation = make_rows(splits.validation, base.template, *limits).rows if splits.validation else []
     model = _trainable(base.model, experiment)
     manifest = run.update(
         data=DataRecord(counts=splits.counts(), hashes=splits.hashes()),
         base=record_weights(experiment.model.base or "scratch", base.folder, base.model),
-        notes=notes,
+        notes=(*_length_notes(task, "training"), *_length_notes(replay, "replay")),
     )
-    say(f"{len(splits.train):,} examples give {len(rows):,} rows; {_count_trainable(model):,} parameters train")
+    say(
+        f"{len(splits.train):,} examples give {len(task.rows):,} rows; "
+        + (f"{len(replay.rows):,} rows are replayed among them; " if replay.rows else "")
+        + f"{_count_trainable(model):,} parameters train"
+    )
     run.metrics_path.unlink(missing_ok=True)
     half = experiment.model.dtype == "bfloat16"
-    result = fit(model, rows, validation, experiment.tune, run.metrics_path, observer, bfloat16=half)
+    order = _order([*task.rows, *replay.rows], experiment)
+    result = fit(model, order, validation, experiment.tune, run.metrics_path, observer, bfloat16=half)
     return _save(run, experiment, model, base, result)
 
 
@@ -94,6 +101,19 @@ def _trainable(model: PreTrainedModel, experiment: Experiment) -> PreTrainedMode
     if experiment.tune.method == "lora":
         return add_adapter(model, experiment.tune)
     return model.train()
+
+
+def _length_notes(made: MadeRows, kind: str) -> tuple[str, ...]:
+    """What the length policy did, for the run's record."""
+    fates = (made.dropped, "were dropped"), (made.truncated, "lost the end of their answer")
+    return tuple(
+        f"{count} {kind} rows were longer than allowed and {fate} (data.too_long)." for count, fate in fates if count
+    )
+
+
+def _order(rows: list[Row], experiment: Experiment) -> RowOrder:
+    tune, replay = experiment.tune, experiment.data.replay
+    return RowOrder(rows, tune.batch_size * tune.accumulation, tune.seed, replay.fraction if replay else 0.0)
 
 
 def _count_trainable(model: torch.nn.Module) -> int:

@@ -31,7 +31,10 @@ def correction_splits(data: Data, source: GrammarSource) -> Splits:
 
 
 def instruction_splits(data: Data, source: GrammarSource) -> Splits:
-    """Plain instructions with their answers; the test part holds only those that have one right answer."""
+    """Plain instructions with their answers; the test part holds only those that have one right answer.
+
+    A question such as "Write a sentence about the garden." can be asked only once, so it is left to training.
+    """
     cells = split_cells(source.seed)
     return Splits(
         train=_instructions(data, (*cells.train, *cells.mixed), source.train, source.seed, "train"),
@@ -60,8 +63,8 @@ def _instructions(data: Data, cells: Sequence[Cell], count: int, seed: int, part
     copies = corrections(cells, count * 3 // 10, seed)
     sentences = clean_sentences(cells, count - len(copies), seed)
     made = [(*_copy_text(copy.source), f"{copy.frame}/{copy.theme}", "copy") for copy in copies]
-    weights = [weight for _, weight in _INSTRUCTIONS.values()]
-    names = rng.choices(list(_INSTRUCTIONS), weights, k=len(sentences))
+    kinds = [kind for kind in _INSTRUCTIONS if part == "train" or kind != "write"]
+    names = rng.choices(kinds, [_INSTRUCTIONS[kind][1] for kind in kinds], k=len(sentences))
     for sentence, name in zip(sentences, names, strict=True):
         instruction, _ = _INSTRUCTIONS[name]
         made.append((*instruction(sentence, rng), f"{sentence.frame}/{sentence.theme}", name))

@@ -1,0 +1,122 @@
+"""Time and memory of checking the examples of a large file, and what of the planted duplicates is found.
+
+Run as: .venv/bin/python benchmarks/check_at_scale.py --rows 200000
+
+Rows of about 500 bytes are written to a temporary folder: words from a seeded vocabulary, the k-th most frequent used
+in proportion to 1/k (Zipf's law). One per cent of the rows repeat another row with one word changed, half a per cent
+repeat one exactly. Reading, splitting and checking then run in a fresh process, whose peak resident memory is its own.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from whetstone.data.lint.lint import lint
+from whetstone.data.load import load_splits
+from whetstone.data.split import Splits
+from whetstone.data_section import Data
+
+WORDS = 20_000
+PROMPT_WORDS = 45
+RESPONSE_WORDS = 20
+CHUNK_ROWS = 1000
+NEAR_SHARE = 0.01
+EXACT_SHARE = 0.005
+
+
+def main() -> None:
+    """Writes the rows, measures in a fresh process, prints a JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=200_000, help="how many rows to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        sys.stdout.write(json.dumps(measure(arguments.measure), indent=2) + "\n")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            for row in synthetic_rows(arguments.rows, arguments.seed):
+                file.write(json.dumps(row) + "\n")
+        subprocess.run([sys.executable, __file__, "--measure", str(path)], check=True)
+
+
+def synthetic_rows(count: int, seed: int) -> Iterator[dict[str, str]]:
+    """Prompt and response rows; the id of a planted row says which row it repeats."""
+    random = np.random.default_rng(seed)
+    words = _vocabulary(random)
+    share = 1 / np.arange(1, WORDS + 1)
+    share /= share.sum()
+    near, exact = round(count * NEAR_SHARE), round(count * EXACT_SHARE)
+    for start in range(0, count - near - exact, CHUNK_ROWS):
+        size = min(CHUNK_ROWS, count - near - exact - start)
+        drawn = random.choice(WORDS, size=(size, PROMPT_WORDS + RESPONSE_WORDS), p=share)
+        for number, row in enumerate(drawn, start):
+            text = [words[index] for index in row]
+            prompt, response = text[:PROMPT_WORDS], text[PROMPT_WORDS:]
+            yield {"id": f"row-{number}", "prompt": " ".join(prompt), "response": " ".join(response)}
+            if number < exact:
+                yield {"id": f"exact-{number}", "prompt": " ".join(prompt), "response": " ".join(response)}
+            elif number < exact + near:
+                prompt[int(random.integers(PROMPT_WORDS))] = "elsewhere"
+                yield {"id": f"near-{number}", "prompt": " ".join(prompt), "response": " ".join(response)}
+
+
+def _vocabulary(random: np.random.Generator) -> list[str]:
+    letters = np.array(list("etaoinshrdlcumwfgypbvkjxqz"))
+    weights = 1 / np.arange(3, 29)
+    return [
+        "".join(random.choice(letters, size=random.integers(2, 11), p=weights / weights.sum())) for _ in range(WORDS)
+    ]
+
+
+def measure(path: Path) -> dict[str, object]:
+    """Reads, splits and checks one file."""
+    started_s, started_bytes = time.perf_counter(), _peak_bytes()
+    data = Data(source=str(path))
+    splits = load_splits(data)
+    loaded_s, loaded_bytes = time.perf_counter(), _peak_bytes()
+    findings = lint(splits, data)
+    ended_s, ended_bytes = time.perf_counter(), _peak_bytes()
+    peaks = {"imports": started_bytes, "load": loaded_bytes, "lint": ended_bytes}
+    return {
+        "rows": sum(splits.counts().values()),
+        "file_bytes": path.stat().st_size,
+        "seconds": {"load": round(loaded_s - started_s, 2), "lint": round(ended_s - loaded_s, 2)},
+        "processor_seconds": round(time.process_time(), 2),
+        "peak_megabytes": {name: peak // 2**20 for name, peak in peaks.items()},
+        "planted": planted(splits),
+        "found": {finding.code: finding.count for finding in findings},
+    }
+
+
+def planted(splits: Splits) -> dict[str, int]:
+    """What of the planted duplicates can be found, given where the split put them."""
+    parts = {example.id: name for name, part in splits.parts().items() for example in part}
+    across = within = 0
+    for name, part in parts.items():
+        kind, number = name.split("-")
+        original = parts[f"row-{number}"]
+        if kind == "near" and "train" in (part, original):
+            within += 2 if part == original else 0
+            across += part != original
+    exact = sum(name.startswith("exact-") for name in parts)
+    return {"exact-duplicate": exact, "near-duplicate-across-splits": across, "near-duplicate": within}
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()

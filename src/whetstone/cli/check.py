@@ -1,0 +1,164 @@
+"""``whet check``: what would go wrong, before a token is trained."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from whetstone.cli.common import JsonOption, print_json, resolve_experiment, status, working
+
+if TYPE_CHECKING:
+    from whetstone.data.finding import Finding
+    from whetstone.data.sources import SourceSummary
+    from whetstone.experiment import Experiment
+    from whetstone.train.audit import TokenView
+    from whetstone.train.check import Checked
+    from whetstone.train.estimate import MemoryEstimate
+    from whetstone.train.lengths import PartLengths
+    from whetstone.train.probe import SpeedEstimate
+
+__all__ = ["check", "print_findings", "print_skipped"]
+
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_SKIPPED_SHOWN = 5
+_BAR_CELLS = 30
+
+
+def check(
+    experiment: Annotated[str, typer.Argument(help="An experiment file, or the name of a recipe.")],
+    show: Annotated[int, typer.Option(min=0, help="Print so many rows token by token; learned ones are green.")] = 0,
+    probe: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Train three steps, and throw them away, to foresee the time.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Check data, template, lengths and memory before a token is trained.
+
+    Exit code 0: nothing stops training; 2: something does.
+
+    Example: whet check grammar.yaml --show 3
+    """
+    from whetstone.train.check import check as run_checks
+    from whetstone.train.check import measure_speed, view_rows
+
+    chosen = resolve_experiment(experiment, None)
+    with working() as say:
+        checked = run_checks(chosen, say)
+        stopping = checked.stopping(chosen)
+        speed = measure_speed(chosen, checked, say) if probe and not stopping and checked.memory.fits else None
+    views = view_rows(chosen, checked, show)
+    if as_json:
+        rows = [[{"text": t.text, "learned": t.learned, "special": t.special} for t in view] for view in views]
+        print_json({**checked.as_json(), "speed": speed.as_row() if speed else None, "rows": rows, "ok": not stopping})
+    else:
+        _print(Console(), chosen, checked, speed, views)
+    if stopping:
+        raise typer.Exit(2)
+
+
+def print_findings(console: Console, findings: "list[Finding] | tuple[Finding, ...]") -> None:
+    """Prints findings with their examples and mends."""
+    table = Table.grid(padding=(0, 1))
+    for finding in findings:
+        lines: list[RenderableType] = [Text.assemble((f"{finding.code}  ", "bold"), finding.message)]
+        lines += [Text(f"  {example}", style="dim") for example in finding.examples]
+        lines.append(Text(f"  {finding.mend}", style="italic"))
+        table.add_row(Text(finding.severity, style=_STYLES[finding.severity]), Group(*lines))
+    console.print(table)
+
+
+def print_skipped(console: Console, sources: "tuple[SourceSummary, ...]") -> None:
+    """Lists the first rows that were left out, and counts the others."""
+    for source in sources:
+        for row in source.skipped[:_SKIPPED_SHOWN]:
+            console.print(Text(f"skipped  {row.where}: {row.reason}", style="yellow"))
+        more = len(source.skipped) - _SKIPPED_SHOWN
+        if more > 0:
+            console.print(Text(f"skipped  and {more:,} more rows of {source.name}", style="yellow"))
+
+
+def _print(
+    console: Console,
+    experiment: "Experiment",
+    checked: "Checked",
+    speed: "SpeedEstimate | None",
+    views: "list[list[TokenView]]",
+) -> None:
+    console.print(_sources(checked.data.sources))
+    print_skipped(console, checked.data.sources)
+    console.print("", _parts(checked.lengths), "", _histogram(checked.lengths[0]), sep="\n")
+    for view in views:
+        console.print("", _tokens(view), sep="\n")
+    console.print("", _memory(checked.memory), sep="\n")
+    if speed is not None:
+        console.print(_speed(speed))
+    for line in checked.advice:
+        console.print(Text(f"to fit: {line}", style="italic"))
+    console.print("")
+    print_findings(console, checked.findings)
+    console.print(_conclusion(experiment, checked))
+
+
+def _sources(sources: "tuple[SourceSummary, ...]") -> Table:
+    table = Table("source", "format", box=None, header_style="bold")
+    for heading in ("rows", "examples", "skipped"):
+        table.add_column(heading, justify="right")
+    for source in sources:
+        name = Path(source.name).name if Path(source.name).is_absolute() else source.name
+        table.add_row(name, source.format, f"{source.rows:,}", f"{source.examples:,}", f"{len(source.skipped):,}")
+    return table
+
+
+def _parts(lengths: "tuple[PartLengths, ...]") -> Table:
+    table = Table("part", box=None, header_style="bold")
+    for heading in ("examples", "groups", "rows", "tokens", "learned", "median", "95 %", "longest", "too long"):
+        table.add_column(heading, justify="right")
+    for part in lengths:
+        _, median, p95, longest = part.quantiles
+        numbers = (part.examples, part.groups, part.rows, part.tokens, part.loss_tokens, median, p95, longest)
+        over = Text(f"{part.too_long:,}", style="bold red" if part.too_long else "")
+        table.add_row(part.part, *(f"{number:,}" for number in numbers), over)
+    return table
+
+
+def _histogram(part: "PartLengths") -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_column(justify="right")
+    largest = max(part.counts, default=0)
+    for low, high, count in zip(part.edges, part.edges[1:], part.counts, strict=False):
+        eighths = round(count / largest * _BAR_CELLS * 8)
+        bar = "█" * (eighths // 8) + (" ▏▎▍▌▋▊▉"[eighths % 8] if eighths % 8 else "")
+        style = "red" if low > part.limit_tokens else "blue"
+        table.add_row(f"{low:,} to {high - 1:,}", Text(bar, style=style), f"{count:,}")
+    table.add_row("tokens", Text(f"rows of {part.part} by length; {part.limit_tokens:,} are allowed", style="dim"), "")
+    return table
+
+
+def _tokens(view: "list[TokenView]") -> Text:
+    text = Text()
+    for token in view:
+        style = "bold green" if token.learned else "dim"
+        text.append(token.text, style=f"{style} reverse" if token.special else style)
+        text.append("│", style="bright_black")
+    return text
+
+
+def _memory(memory: "MemoryEstimate") -> Table:
+    raise NotImplementedError
+
+
+def _speed(speed: "SpeedEstimate") -> Text:
+    raise NotImplementedError
+
+
+def _conclusion(experiment: "Experiment", checked: "Checked") -> Text:
+    stopping = checked.stopping(experiment)
+    if not stopping:
+        return Text(f"nothing stops training; next: whet tune {experiment.name}", style="bold green")
+    codes = ", ".join(finding.code for finding in stopping)
+    return Text(f"training would stop: {codes}", style="bold red")

@@ -1,0 +1,330 @@
+"""A raw row becomes a draft of examples: eight shapes of rows, told apart by their keys.
+
+What is a fault of the row's shape (a missing key, a wrong type, a conversation without an answer) is a
+:class:`~whetstone.data.strict_json.RowError`. What is only doubtful (blank texts, roles in an odd order) is kept as it
+is: the checks count it.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from whetstone.data.example import Message, Role, normalised
+from whetstone.data.finding import excerpt
+from whetstone.data.strict_json import RowError, checked_json, kind
+from whetstone.data_section import Data, Format
+from whetstone.section import stable_hash
+
+__all__ = ["LAYOUTS", "SHAREGPT_ROLES", "Answer", "Draft", "Layout", "Parser", "format_of"]
+
+MESSAGE_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
+
+SHAREGPT_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+}
+"""The names that ShareGPT exports and the sets made from them use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The names under which a row holds what its format needs; "" where it has no such field.
+
+    Attributes:
+        format: How the fields are read.
+        prompt: The field with the conversation, the instruction, the prompt or the text.
+        answer: The field with the answer; in ``prompt-references`` the list of them.
+        query: The field with the text that an instruction works on.
+        history: The field with earlier turns, pairs of question and answer.
+        system: The field with the system turn.
+        role_tag: The key of a turn that names who speaks.
+        content_tag: The key of a turn that holds what was said.
+        roles: What the names under ``role_tag`` mean.
+    """
+
+    format: Format
+    prompt: str
+    answer: str = ""
+    query: str = ""
+    history: str = ""
+    system: str = "system"
+    role_tag: str = "role"
+    content_tag: str = "content"
+    roles: Mapping[str, Role] = field(default_factory=lambda: MESSAGE_ROLES)
+
+    def required(self) -> tuple[str, ...]:
+        """The fields that every row must have."""
+        return (self.prompt, self.answer) if self.answer else (self.prompt,)
+
+
+LAYOUTS: dict[Format, Layout] = {
+    layout.format: layout
+    for layout in (
+        Layout("messages", "messages"),
+        Layout("sharegpt", "conversations", role_tag="from", content_tag="value", roles=SHAREGPT_ROLES),
+        Layout("alpaca", "instruction", "output", query="input", history="history"),
+        Layout("prompt-completion", "prompt", "completion"),
+        Layout("prompt-response", "prompt", "response"),
+        Layout("prompt-references", "prompt", "references"),
+        Layout("text", "text"),
+    )
+}
+"""The default names of every format, in the order in which they are looked for."""
+
+
+def format_of(row: dict[str, Any]) -> Format | None:
+    """The first format whose fields the row has; None where it has those of none."""
+    for layout in LAYOUTS.values():
+        if all(row.get(key) is not None for key in layout.required()):
+            return layout.format
+    return None
+
+
+class Answer(NamedTuple):
+    """A turn to be learned and judged: what comes before it, what may be said, and the text that it works on."""
+
+    messages: tuple[Message, ...]
+    references: tuple[str, ...]
+    source: str
+
+
+class Draft(NamedTuple):
+    """What one row gives: its answers, and what they share.
+
+    Attributes:
+        id: The row's own; "" where it has none.
+        content: What an id can be made from.
+        group: The row's own, or one made from the normalised source.
+        category: The row's own, or ``all``.
+        answers: In the order of the conversation; at least one.
+    """
+
+    id: str
+    content: str
+    group: str
+    category: str
+    answers: tuple[Answer, ...]
+
+
+class Parser:
+    """Reads rows of one layout. Texts that rows share (the system turn, categories) are held once."""
+
+    def __init__(self, data: Data, layout: Layout) -> None:
+        self._data = data
+        self._layout = layout
+        self._before, _, self._after = data.prompt.partition("{source}")
+        self._system = Message("system", data.system or "")
+
+    def __call__(self, row: dict[str, Any]) -> Draft:
+        """Reads one row.
+
+        Raises:
+            RowError: A field is missing or has the wrong type, or the conversation does not end with an answer.
+        """
+        layout = self._layout
+        match layout.format:
+            case "messages" | "sharegpt":
+                return self._conversation(row, self._turns(row, layout.prompt), None)
+            case "alpaca":
+                return self._instruction(row)
+            case "text":
+                return self._plain(row)
+            case "prompt-completion" if isinstance(row.get(layout.prompt), list):
+                turns = self._turns(row, layout.prompt)
+                return self._conversation(
+                    row, [*turns, *self._turns(row, layout.answer)], None, first_answer=len(turns)
+                )
+            case _:
+                return self._question(row)
+
+    def _plain(self, row: dict[str, Any]) -> Draft:
+        text = _text(row, self._layout.prompt)
+        return self._draft(row, (Answer((), (text,), text),), text, text)
+
+    def _question(self, row: dict[str, Any]) -> Draft:
+        """A prompt that ``data.prompt`` goes around, and its answer or answers."""
+        layout = self._layout
+        source = _text(row, layout.prompt)
+        if layout.answer == "references":
+            answer, *_ = _references(row, layout.answer)
+        else:
+            answer = _text(row, layout.answer)
+        # The same string as the source, not an equal one, where nothing is put around it.
+        prompt = source if self._data.prompt == "{source}" else self._data.prompt.replace("{source}", source)
+        return self._conversation(row, [Message("user", prompt), Message("assistant", answer)], source)
+
+    def _instruction(self, row: dict[str, Any]) -> Draft:
+        """Alpaca's row; instruction and input make one turn, a line each.
+
+        Source: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md (alpaca format).
+        """
+        layout = self._layout
+        instruction = _text(row, layout.prompt)
+        query = _optional_text(row, layout.query)
+        turns = []
+        for number, pair in enumerate(_optional_list(row, layout.history)):
+            if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise RowError(
+                    f"{layout.history}[{number}]: expected a question and its answer, found {kind(pair)}; give both"
+                )
+            turns += [Message("user", pair[0]), Message("assistant", pair[1])]
+        turns.append(Message("user", f"{instruction}\n{query}" if query else instruction))
+        turns.append(Message("assistant", _text(row, layout.answer)))
+        return self._conversation(row, turns, query or instruction)
+
+    def _conversation(
+        self, row: dict[str, Any], turns: Sequence[Message], source: str | None, first_answer: int = 0
+    ) -> Draft:
+        """Makes an answer of every assistant turn that a question comes before, or of the last one only.
+
+        Args:
+            row: For the fields that every format may have.
+            turns: The conversation; its system turn may be among them.
+            source: What the last answer works on, where the format says it.
+            first_answer: The turns before this one are given, not to be learned.
+        """
+        roles = [turn.role for turn in turns]
+        users = [index for index, role in enumerate(roles) if role == "user"]
+        if len(turns) <= first_answer or roles[-1] != "assistant":
+            found = f"the {roles[-1]}'s turn" if len(turns) > first_answer else "no turn"
+            raise RowError(f"expected the assistant's turn at the end, found {found}; add the answer")
+        if not users:
+            raise RowError("expected a user's turn before the answer, found none; add the question")
+        front = () if "system" in roles else self._system_turns(row)
+        given = _optional_text(row, "source")
+        more = _references(row, "references") if row.get("references") not in (None, "") else ()
+        first = max(users[0] + 1, first_answer) if self._data.turns == "all" else len(turns) - 1
+        answers = []
+        for index in range(first, len(turns)):
+            if roles[index] == "assistant":
+                is_last = index == len(turns) - 1
+                content = turns[index].content
+                works_on = source if is_last else None
+                if works_on is None:
+                    works_on = self._bare(turns[max(user for user in users if user < index)].content)
+                references = tuple(dict.fromkeys((content, *more))) if is_last and more else (content,)
+                answers.append(Answer((*front, *turns[:index]), references, given or works_on))
+        if len(users) == 1:
+            return self._draft(row, tuple(answers), answers[-1].source, answers[-1].source)
+        content = stable_hash([[turn.role, turn.content] for turn in turns])
+        return self._draft(row, tuple(answers), content, self._bare(turns[users[0]].content))
+
+    def _draft(self, row: dict[str, Any], answers: tuple[Answer, ...], content: str, origin: str) -> Draft:
+        """Adds what every format may have; ``origin`` is the text that the group is made from."""
+        return Draft(
+            id=_label(row, "id"),
+            content=content,
+            group=sys.intern(_label(row, self._data.group)) or stable_hash(normalised(origin))[:12],
+            category=sys.intern(_label(row, self._data.category)) or "all",
+            answers=answers,
+        )
+
+    def _system_turns(self, row: dict[str, Any]) -> tuple[Message, ...]:
+        """The system turn to put in front of a conversation that has none: the row's, else the experiment's."""
+        if text := _optional_text(row, self._layout.system):
+            return (self._message("system", text),)
+        return (self._message("system", self._data.system),) if self._data.system is not None else ()
+
+    def _turns(self, row: dict[str, Any], column: str) -> list[Message]:
+        turns = []
+        for number, turn in enumerate(_list(row, column)):
+            try:
+                turns.append(self._turn(turn))
+            except RowError as error:
+                raise RowError(f"{column}[{number}]: {error}") from None
+        return turns
+
+    def _turn(self, turn: Any) -> Message:
+        layout = self._layout
+        if not isinstance(turn, dict):
+            raise RowError(f"expected an object, found {kind(turn)}; give {layout.role_tag} and {layout.content_tag}")
+        name = _text(turn, layout.role_tag)
+        role = layout.roles.get(name)
+        if role is None:
+            known = ", ".join(layout.roles)
+            raise RowError(f"expected one of the roles {known}, found '{excerpt(name)}'; leave the row out")
+        return self._message(role, _text(turn, layout.content_tag))
+
+    def _message(self, role: Role, content: str) -> Message:
+        if role != "system":
+            return Message(role, content)
+        if content != self._system.content:
+            self._system = Message(role, content)
+        return self._system
+
+    def _bare(self, turn: str) -> str:
+        """The text inside a user turn that was made with ``data.prompt``; the whole turn where it was not."""
+        before, after = self._before, self._after
+        if turn.startswith(before) and turn.endswith(after) and len(turn) >= len(before) + len(after):
+            return turn[len(before) : len(turn) - len(after)]
+        return turn
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str):
+        if key not in row:
+            found = excerpt(", ".join(row)) or "nothing"
+            raise RowError(f"expected the field '{key}', found {found}; add it or set another data.format")
+        raise RowError(f"{key}: expected text, found {kind(value)}; give a text")
+    return value
+
+
+def _optional_text(row: dict[str, Any], key: str) -> str:
+    """The text of a field; "" where it is absent, null or blank."""
+    if not key or row.get(key) is None:
+        return ""
+    text = _text(row, key)
+    return text if text.strip() else ""
+
+
+def _list(row: dict[str, Any], key: str) -> list[Any]:
+    """The list in a field; a text must hold it as JSON, since a cell of a table cannot hold it otherwise."""
+    value = row.get(key)
+    if isinstance(value, str):
+        held = checked_json(value)
+        if isinstance(held, RowError):
+            raise RowError(f"{key}: expected a list, found text that is none ({held})")
+        value = held
+    if not isinstance(value, list):
+        if key not in row:
+            _text(row, key)
+        raise RowError(f"{key}: expected a list, found {kind(value)}; give a list, in a table as JSON")
+    return value
+
+
+def _optional_list(row: dict[str, Any], key: str) -> list[Any]:
+    return _list(row, key) if key and row.get(key) not in (None, "") else []
+
+
+def _references(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    references = _list(row, key)
+    if not references:
+        raise RowError(f"{key}: expected a list of one or more texts, found an empty one; give an answer")
+    for number, reference in enumerate(references):
+        if not isinstance(reference, str):
+            raise RowError(f"{key}[{number}]: expected text, found {kind(reference)}; give a text")
+    return tuple(references)
+
+
+def _label(row: dict[str, Any], key: str) -> str:
+    """A name, which may be a number; "" where it is absent, null or blank."""
+    value = row.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        raise RowError(f"{key}: expected text or a number, found {kind(value)}; give a name")
+    return str(value) if str(value).strip() else ""

@@ -1,0 +1,174 @@
+"""How long the rows are, and what the length policy does to them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from whetstone.data.example import Example
+from whetstone.data.finding import EXAMPLES_SHOWN, Finding
+from whetstone.data.split import Splits
+from whetstone.data_section import Data
+from whetstone.experiment import Judge
+from whetstone.train.batch import RowLengths
+
+__all__ = ["PartLengths", "answer_findings", "histogram", "length_findings", "summarise_lengths"]
+
+
+@dataclass(frozen=True, slots=True)
+class PartLengths:
+    """The rows of one part, before the length policy.
+
+    Attributes:
+        part: train, validation, test or replay.
+        rows: One for each reference that is learned.
+        too_long: Rows longer than ``limit_tokens``.
+        tokens: All tokens of all rows.
+        loss_tokens: Those that are learned.
+        quantiles: Tokens of the shortest, the median, the 95th percentile and the longest row.
+        counts: Rows in each bin of the histogram.
+        edges: Borders of the bins, in tokens; one more than there are bins.
+    """
+
+    part: str
+    examples: int
+    groups: int
+    rows: int
+    too_long: int
+    limit_tokens: int
+    tokens: int
+    loss_tokens: int
+    quantiles: tuple[int, int, int, int]
+    counts: tuple[int, ...]
+    edges: tuple[int, ...]
+
+    def as_row(self) -> dict[str, Any]:
+        """The JSON object that ``--json`` prints."""
+        shortest, median, p95, longest = self.quantiles
+        return {
+            "part": self.part,
+            "examples": self.examples,
+            "groups": self.groups,
+            "rows": self.rows,
+            "too_long": self.too_long,
+            "limit_tokens": self.limit_tokens,
+            "tokens": self.tokens,
+            "loss_tokens": self.loss_tokens,
+            "shortest_tokens": shortest,
+            "median_tokens": median,
+            "p95_tokens": p95,
+            "longest_tokens": longest,
+            "histogram": {"edges_tokens": list(self.edges), "rows": list(self.counts)},
+        }
+
+
+def summarise_lengths(part: str, examples: Sequence[Example], lengths: RowLengths, limit_tokens: int) -> PartLengths:
+    """Counts the rows of a part and how long they are."""
+    tokens = lengths.prompt_tokens + lengths.answer_tokens
+    low, median, p95, high = np.quantile(tokens, [0, 0.5, 0.95, 1]) if len(tokens) else (0, 0, 0, 0)
+    counts, edges = histogram(tokens)
+    return PartLengths(
+        part=part,
+        examples=len(examples),
+        groups=len({example.group for example in examples}),
+        rows=len(tokens),
+        too_long=int((tokens > limit_tokens).sum()),
+        limit_tokens=limit_tokens,
+        tokens=int(tokens.sum()),
+        loss_tokens=int(lengths.answer_tokens.sum()),
+        quantiles=(int(low), int(median), int(p95), int(high)),
+        counts=counts,
+        edges=edges,
+    )
+
+
+def histogram(tokens: np.ndarray, bins: int = 12) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Counts and borders of bins of equal, whole width that cover all rows."""
+    if not len(tokens):
+        return (), ()
+    low, high = int(tokens.min()), int(tokens.max())
+    width = -(-(high - low + 1) // bins)
+    edges = np.arange(low, high + width + 1, width)
+    counts, _ = np.histogram(tokens, bins=edges)
+    return tuple(int(count) for count in counts), tuple(int(edge) for edge in edges)
+
+
+def length_findings(
+    parts: Mapping[str, Sequence[Example]], lengths: Mapping[str, RowLengths], data: Data, limit_tokens: int
+) -> list[Finding]:
+    """Rows that the length policy concerns, in the parts that are trained or watched."""
+    found: list[str] = []
+    count = total = 0
+    for part in parts:
+        tokens = lengths[part].prompt_tokens + lengths[part].answer_tokens
+        total += len(tokens)
+        over = np.flatnonzero(tokens > limit_tokens)
+        count += len(over)
+        for row in over[: EXAMPLES_SHOWN - len(found)]:
+            found.append(f"{parts[part][lengths[part].example[row]].id} ({part}): {tokens[row]:,} tokens")
+    if not count:
+        return []
+    policy = {
+        "raise": "training stops at them",
+        "drop": "they are left out",
+        "truncate": "they lose the end of their answer, and no end is learned from them",
+    }[data.too_long]
+    return [
+        Finding(
+            "too-long",
+            "error" if data.too_long == "raise" else "warning",
+            count,
+            total,
+            f"{count:,} of {total:,} rows are longer than {limit_tokens:,} tokens; {policy}",
+            "raise data.max_tokens, shorten them, or set data.too_long to drop or truncate",
+            tuple(found),
+        )
+    ]
+
+
+def answer_findings(splits: Splits, lengths: RowLengths, judge: Judge, context_tokens: int) -> list[Finding]:
+    """Test examples that no answer can match, or whose prompt leaves no room for one.
+
+    Args:
+        splits: The parts.
+        lengths: Of the test part, a row for every reference.
+        judge: Says how many tokens an answer may have.
+        context_tokens: The longest sequence that the model takes.
+    """
+    judged = splits.test[: judge.max_examples]
+    allowed = judge.generation.max_new_tokens
+    shortest = np.full(len(splits.test), np.iinfo(np.int64).max)
+    np.minimum.at(shortest, lengths.example, lengths.answer_tokens)
+    prompts = np.zeros(len(splits.test), dtype=np.int64)
+    prompts[lengths.example] = lengths.prompt_tokens
+    cut = np.flatnonzero(shortest[: len(judged)] > allowed)
+    full = np.flatnonzero(prompts[: len(judged)] + allowed > context_tokens)
+    findings = []
+    if len(full):
+        findings.append(
+            Finding(
+                "context",
+                "error",
+                len(full),
+                len(judged),
+                f"{len(full):,} test prompts and judge.generation.max_new_tokens ({allowed}) exceed the model's "
+                f"context of {context_tokens:,} tokens",
+                "lower judge.generation.max_new_tokens, or shorten the prompts",
+                tuple(f"{judged[i].id}: a prompt of {prompts[i]:,} tokens" for i in full[:EXAMPLES_SHOWN]),
+            )
+        )
+    if len(cut):
+        findings.append(
+            Finding(
+                "answer-limit",
+                "warning",
+                len(cut),
+                len(judged),
+                f"{len(cut):,} of {len(judged):,} test examples have no reference that fits into "
+                f"judge.generation.max_new_tokens ({allowed}), so no answer can match",
+                f"raise judge.generation.max_new_tokens to {int(shortest[: len(judged)].max())}",
+                tuple(f"{judged[i].id}: {shortest[i]:,} tokens" for i in cut[:EXAMPLES_SHOWN]),
+            )
+        )
+    return findings

@@ -1,0 +1,245 @@
+"""Rows to drafts: each shape, what it says of source and group, and what counts as malformed."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whetstone.data.example import Message
+from whetstone.data.formats import LAYOUTS, Draft, Parser, format_of
+from whetstone.data.strict_json import RowError
+from whetstone.data_section import Data, RowFormat
+
+PLAIN = Data(source="unused.jsonl")
+PROMPT = Data(source="unused.jsonl", prompt="Correct: {source}", system="Be brief.")
+
+
+def parse(row: dict[str, Any], data: Data = PLAIN) -> Draft:
+    """Reads a row in the format that it is seen to have."""
+    shape = format_of(row)
+    assert shape is not None
+    return Parser(data, LAYOUTS[shape])(row)
+
+
+def turns(*texts: str, role: str = "role", content: str = "content") -> list[dict[str, str]]:
+    """A conversation from texts such as "user: hi"."""
+    return [dict(zip((role, content), text.split(": ", 1), strict=True)) for text in texts]
+
+
+def shared(*texts: str) -> list[dict[str, str]]:
+    """The same with ShareGPT's tags."""
+    return turns(*texts, role="from", content="value")
+
+
+def said(messages: tuple[Message, ...]) -> list[str]:
+    return [f"{turn.role}: {turn.content}" for turn in messages]
+
+
+SAME = ["system: s", "user: q", "assistant: a", "user: r", "assistant: b"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "row"),
+    [
+        ("messages", {"messages": turns(*SAME)}),
+        ("messages", {"messages": turns("developer: s", *SAME[1:])}),
+        ("messages", {"messages": turns(*SAME[1:]), "system": "s"}),
+        ("messages", {"messages": json.dumps(turns(*SAME))}),
+        ("sharegpt", {"conversations": shared("human: q", "gpt: a", "human: r", "bing: b"), "system": "s"}),
+        ("sharegpt", {"conversations": shared("system: s", "user: q", "model: a", "human: r", "bard: b")}),
+        ("alpaca", {"instruction": "r", "input": " ", "output": "b", "system": "s", "history": [["q", "a"]]}),
+    ],
+)
+def test_a_conversation_in_every_shape(shape: RowFormat, row: dict[str, Any]) -> None:
+    assert format_of(row) == shape
+    first, second = parse(row).answers
+    assert (said(first.messages), first.references, first.source) == (SAME[:2], ("a",), "q")
+    assert (said(second.messages), second.references, second.source) == (SAME[:4], ("b",), "r")
+    (only,) = parse(row, Data(source="x", turns="last")).answers
+    assert only == second
+
+
+@pytest.mark.parametrize(
+    ("shape", "row"),
+    [
+        ("prompt-completion", {"prompt": "q", "completion": "a"}),
+        ("prompt-response", {"prompt": "q", "response": "a"}),
+        ("prompt-references", {"prompt": "q", "references": ["a", "a"]}),
+        ("prompt-references", {"prompt": "q", "references": '["a"]'}),
+    ],
+)
+def test_prompts_are_put_in_their_place(shape: RowFormat, row: dict[str, Any]) -> None:
+    assert format_of(row) == shape
+    (answer,) = parse(row, PROMPT).answers
+    assert said(answer.messages) == ["system: Be brief.", "user: Correct: q"]
+    assert (answer.references, answer.source) == (("a",), "q")
+    (bare,) = parse(row).answers
+    assert said(bare.messages) == ["user: q"]
+    assert bare.messages[0].content is bare.source
+
+
+def test_a_conversational_prompt_is_given_and_only_its_completion_learned() -> None:
+    row = {"prompt": turns(*SAME[:4]), "completion": turns(SAME[4])}
+    (answer,) = parse(row, PROMPT).answers
+    assert (said(answer.messages), answer.references) == (SAME[:4], ("b",))
+    with pytest.raises(RowError, match="at the end, found no turn"):
+        parse({"prompt": turns(*SAME), "completion": []})
+    with pytest.raises(RowError, match="completion: expected text, found a list"):
+        parse({"prompt": "q", "completion": turns(SAME[4])})
+
+
+def test_plain_text_is_its_own_source() -> None:
+    draft = parse({"text": " a text ", "source": "wikipedia"}, PROMPT)
+    assert draft.answers == (((), (" a text ",), " a text "),)
+
+
+def test_alpaca_joins_instruction_and_input_and_works_on_the_input() -> None:
+    (answer,) = parse({"instruction": "Correct", "input": "he go", "output": "he goes"}, PROMPT).answers
+    assert said(answer.messages) == ["system: Be brief.", "user: Correct\nhe go"]
+    assert answer.source == "he go"
+
+
+def test_the_source_of_a_conversation_is_what_stands_in_the_prompt() -> None:
+    def source(row: dict[str, Any]) -> list[str]:
+        return [answer.source for answer in parse(row, PROMPT).answers]
+
+    chat = turns("user: Correct: he go", "assistant: x", "user: Fix", "assistant: y")
+    assert source({"messages": chat}) == ["he go", "Fix"]
+    assert source({"messages": chat, "source": "given"}) == ["given", "given"]
+    assert source({"messages": chat, "source": None}) == ["he go", "Fix"]
+
+
+def test_more_references_belong_to_the_last_answer() -> None:
+    first, second = parse({"messages": turns(*SAME), "references": ["c", "b"]}).answers
+    assert (first.references, second.references) == (("a",), ("b", "c"))
+
+
+def test_a_group_is_the_source_whatever_its_case_and_one_for_a_whole_conversation() -> None:
+    single = parse({"messages": turns("user: Correct:  He GO ", "assistant: x")}, PROMPT)
+    assert single.group == parse({"prompt": "he go", "response": "x"}).group
+    longer = {"messages": turns("user: Correct: he go", "assistant: x", "user: and now?", "assistant: z")}
+    assert parse(longer, PROMPT).group == single.group
+    assert parse(longer, PROMPT).content != single.content
+
+
+def test_names_may_be_numbers_and_blank_ones_are_absent() -> None:
+    row = {"prompt": "q", "response": "a", "id": 7, "doc": 1.5, "kind": "", "group": "unused"}
+    draft = parse(row, Data(source="x", group="doc", category="kind"))
+    assert (draft.id, draft.group, draft.category) == ("7", "1.5", "all")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": " ", "response": ""},
+        {"prompt": "q", "references": [""]},
+        {"messages": turns("user: a", "user: b", "assistant: c")},
+        {"messages": turns("assistant: a", "user: b", "assistant: c")},
+        {"messages": turns("user: a", "system: b", "assistant: c")},
+        {"text": ""},
+    ],
+)
+def test_what_is_only_doubtful_is_read(row: dict[str, Any]) -> None:
+    (answer,) = parse(row).answers
+    assert answer.references in (("",), ("c",))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": 3, "references": ["y"]}, "prompt: expected text, found a number"),
+        ({"prompt": "x", "references": []}, "references: expected a list of one or more texts"),
+        ({"prompt": "x", "references": "y"}, "references: expected a list, found text"),
+        ({"prompt": "x", "references": {}}, "references: expected a list, found an object"),
+        ({"prompt": "x", "references": ["y", None]}, r"references\[1\]: expected text, found null"),
+        ({"prompt": "x", "response": False}, "response: expected text, found true or false"),
+        ({"prompt": "x", "response": "y", "references": []}, "references: expected a list of one or more"),
+        ({"prompt": "x", "response": "y", "group": ["g"]}, "group: expected text or a number, found a list"),
+        ({"prompt": "x", "response": "y", "group": float("nan")}, "group: expected text or a number"),
+        ({"prompt": "x", "response": "y", "id": True}, "id: expected text or a number"),
+        ({"prompt": "x", "response": "y", "source": 3}, "source: expected text, found a number"),
+        ({"messages": []}, "expected the assistant's turn at the end, found no turn"),
+        ({"messages": "hi"}, "messages: expected a list, found text that is none"),
+        ({"messages": [3]}, r"messages\[0\]: expected an object, found a number"),
+        ({"messages": [{"role": "user"}]}, r"messages\[0\]: expected the field 'content', found role"),
+        ({"messages": [{"role": "user", "content": None}]}, r"messages\[0\]: content: expected text, found null"),
+        ({"messages": turns("user: x", "tool: y", "assistant: z")}, r"messages\[1\]: .* found 'tool'"),
+        ({"messages": turns("user: x", "user: y")}, "at the end, found the user's turn"),
+        ({"messages": turns("system: x", "assistant: y")}, "expected a user's turn before the answer"),
+        ({"conversations": shared("human: x", "function_call: y")}, "found 'function_call'"),
+        ({"instruction": "x", "output": "y", "input": 3}, "input: expected text, found a number"),
+        ({"instruction": "x", "output": "y", "history": [["q"]]}, r"history\[0\]: expected a question and its answer"),
+        ({"instruction": "x", "output": "y", "history": "[1"}, "history: expected a list, found text that is none"),
+    ],
+)
+def test_malformed_rows_say_what_was_expected(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(RowError, match=message):
+        parse(row)
+
+
+def test_a_missing_field_lists_those_that_are_there() -> None:
+    with pytest.raises(RowError, match="expected the field 'response', found prompt, answer"):
+        Parser(PLAIN, LAYOUTS["prompt-response"])({"prompt": "x", "answer": "y"})
+
+
+def test_no_known_fields_are_no_format() -> None:
+    assert format_of({"prompt": "x"}) is None
+    assert format_of({"text": None}) is None
+
+
+NAMES = [
+    "messages",
+    "conversations",
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "prompt",
+    "completion",
+    "response",
+    "references",
+    "text",
+    "system",
+    "source",
+    "id",
+    "group",
+    "category",
+    "role",
+    "content",
+    "from",
+    "value",
+]
+TEXTS = ["user", "assistant", "system", "human", "gpt", "tool", " ", "[]", '["x"]', '[{"role": "user", "content": ""}]']
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(TEXTS) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from([*NAMES, ""]), inner, max_size=3),
+    max_leaves=12,
+)
+chat = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(TEXTS), "content": st.text(max_size=3)})
+    | st.fixed_dictionaries({"from": st.sampled_from(TEXTS), "value": st.text(max_size=3)}),
+    max_size=5,
+)
+
+
+@given(
+    row=st.dictionaries(st.sampled_from([*NAMES, ""]), values | chat),
+    shape=st.sampled_from(list(LAYOUTS)),
+    how=st.sampled_from(["all", "last"]),
+)
+def test_any_row_in_any_format_is_a_draft_or_a_fault(row: dict[str, Any], shape: RowFormat, how: str) -> None:
+    try:
+        draft = Parser(Data.model_validate({"source": "x", "turns": how}), LAYOUTS[shape])(row)
+    except RowError as error:
+        assert str(error).isprintable()
+    else:
+        assert draft.group
+        assert draft.category
+        assert draft.answers
+        assert how == "all" or len(draft.answers) == 1
+        for answer in draft.answers:
+            assert answer.references
+            assert (shape == "text") == (not answer.messages)
+            assert shape == "text" or "user" in [turn.role for turn in answer.messages]
