@@ -107,7 +107,8 @@ def test_the_source_of_a_conversation_is_what_stands_in_the_prompt() -> None:
 
     chat = turns("user: Correct: he go", "assistant: x", "user: Fix", "assistant: y")
     assert source({"messages": chat}) == ["he go", "Fix"]
-    assert source({"messages": chat, "source": "given"}) == ["given", "given"]
+    assert source({"messages": chat, "source": "go"}) == ["go", "Fix"]
+    assert source({"messages": chat, "source": "where the row was taken from"}) == ["he go", "Fix"]
     assert source({"messages": chat, "source": None}) == ["he go", "Fix"]
 
 

@@ -163,12 +163,21 @@ def test_ids_of_one_conversation_share_a_base_and_its_group(tmp_path: Path) -> N
     assert last.id == "talk"
 
 
-def test_ids_stay_unique_when_a_text_looks_like_a_suffix(tmp_path: Path) -> None:
-    rows = [{"prompt": text, "references": ["y"]} for text in ("x", "x", "x-2", "x-2", "")]
+def test_ids_stay_unique_when_one_looks_like_a_suffix(tmp_path: Path) -> None:
+    first = load(write(tmp_path / "rows.jsonl", [{"prompt": "x", "references": ["y"]}])).examples[0].id
+    rows = [{"prompt": "z", "references": ["y"], "id": f"{first}-2"}, *[{"prompt": "x", "references": ["y"]}] * 3]
     ids = [example.id for example in load(write(tmp_path / "rows.jsonl", rows)).examples]
-    assert ids[:4] == ["x", "x-2", "x-2-2", "x-2-3"]
-    assert len(set(ids)) == 5
-    assert all(ids)
+    assert ids == [f"{first}-2", first, f"{first}-3", f"{first}-4"]
+
+
+def test_rows_with_one_question_have_names_that_do_not_depend_on_their_order(tmp_path: Path) -> None:
+    rows = [{"prompt": "x", "references": [answer]} for answer in "abc"]
+    forward, backward = (
+        {example.references: example.id for example in load(write(tmp_path / "rows.jsonl", lines)).examples}
+        for lines in (rows, rows[::-1])
+    )
+    assert forward == backward
+    assert len(set(forward.values())) == 3
 
 
 def test_an_id_may_be_given_once(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from whetstone.cli.compare import compare
+from whetstone.cli.data import data
 from whetstone.cli.demo import demo
 from whetstone.cli.init import init, recipes
 from whetstone.cli.report import report
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 for verb in (demo, init, recipes, tune, compare, report, runs, show):
     app.command()(verb)
+app.add_typer(data)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 What is made keeps the group of what it was made from, so that no split ever parts the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -93,21 +93,24 @@ def plant_errors(examples: Sequence[Example], planting: Planting) -> Augmented:
 
 def _pairs(example: Example, planting: Planting) -> list[Example]:
     clean = example.references[0]
-    made: dict[str, Example] = {}
+    made: list[Example] = []
+    # A pair is not made again: neither the original's nor one of an earlier copy.
+    taken = {example.source} if example.messages else set()
     for copy in range(1, planting.copies + 1):
         rng = Random(f"plant:{planting.seed}:{example.id}:{copy}")
         if rng.random() < planting.keep_clean:
             source, category = clean, ALREADY_RIGHT
         else:
-            source, category = _learner_text(clean, planting, rng, taken=made)
-        if source and source not in made:
+            source, category = _learner_text(clean, planting, rng, taken)
+        if source and source not in taken:
+            taken.add(source)
             messages = _asked(example, source, planting)
             name = f"{example.id}-error{copy}"
-            made[source] = Example(name, messages, (clean,), source, example.group, category)
-    return list(made.values())
+            made.append(Example(name, messages, (clean,), source, example.group, category))
+    return made
 
 
-def _learner_text(clean: str, planting: Planting, rng: Random, taken: dict[str, Example]) -> tuple[str, str]:
+def _learner_text(clean: str, planting: Planting, rng: Random, taken: Collection[str]) -> tuple[str, str]:
     """A learner's text that is not taken, with the kind of its first error; "" where there is none."""
     least, most = planting.errors
     for _ in range(_ATTEMPTS):
@@ -115,7 +118,7 @@ def _learner_text(clean: str, planting: Planting, rng: Random, taken: dict[str, 
             corrupted = corrupt_text(clean, rng, count)
             if corrupted is not None:
                 if corrupted.source not in taken:
-                    return corrupted.source, corrupted.kinds[0].replace("_", " ")
+                    return corrupted.source, corrupted.kinds[0]
                 break
     return "", ""
 

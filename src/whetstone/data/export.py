@@ -19,7 +19,15 @@ from whetstone.data.example import Example, Message
 from whetstone.data.rows import data_suffix
 from whetstone.errors import UserError
 
-__all__ = ["EXPORT_FORMATS", "ExportFormat", "ReferenceChoice", "check_file_name", "export_rows", "write_examples"]
+__all__ = [
+    "EXPORT_FORMATS",
+    "ExportFormat",
+    "ReferenceChoice",
+    "check_file_name",
+    "export_rows",
+    "fitting_format",
+    "write_examples",
+]
 
 ExportFormat = Literal[
     "messages", "sharegpt", "alpaca", "prompt-completion", "prompt-response", "prompt-references", "text"
@@ -70,14 +78,11 @@ def write_examples(
         if kind == ".parquet":
             _write_parquet(partial, rows, to)
             return rows.count
-        with _opened(partial, path.suffix.lower()) as stream:
-            text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        with _opened(partial, path.suffix.lower()) as text:
             if kind in (".csv", ".tsv"):
                 _write_table(text, rows, to, delimiter="," if kind == ".csv" else "\t")
             else:
                 _write_json(text, rows, as_list=kind == ".json")
-            text.flush()
-            text.detach()
         return rows.count
 
 
@@ -91,6 +96,16 @@ def check_file_name(path: Path) -> str:
     if kind in ("", ".txt") or (kind == ".parquet" and path.suffix.lower() != kind):
         raise UserError(f"{path}: cannot tell from the name how to write it; end it in {_FILES}")
     return kind
+
+
+def fitting_format(examples: Iterable[Example]) -> ExportFormat:
+    """The plainest format that holds examples whole, with all their references."""
+    bare = True
+    for example in examples:
+        if not example.messages:
+            return "text"
+        bare = bare and [(turn.role, turn.content) for turn in example.messages] == [("user", example.source)]
+    return "prompt-references" if bare else "messages"
 
 
 def export_rows(example: Example, to: ExportFormat, references: ReferenceChoice = "all") -> list[Row]:
@@ -248,17 +263,24 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, suffix: str) -> Iterator[io.BufferedIOBase]:
+def _opened(path: Path, suffix: str) -> Iterator[io.TextIOWrapper]:
     """A file to write, compressed as the suffix says; the same rows always give the same bytes."""
     match suffix:
         case ".gz":
-            with path.open("wb") as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as stream:
-                yield stream
+            with (
+                path.open("wb") as file,
+                gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as stream,
+                io.TextIOWrapper(stream, encoding="utf-8", newline="") as text,
+            ):
+                yield text
         case ".zst":
             import pyarrow
 
-            with pyarrow.CompressedOutputStream(str(path), "zstd") as stream:
-                yield stream
+            with (
+                pyarrow.CompressedOutputStream(str(path), "zstd") as stream,
+                io.TextIOWrapper(stream, encoding="utf-8", newline="") as text,
+            ):
+                yield text
         case _:
-            with path.open("wb") as file:
-                yield file
+            with path.open("w", encoding="utf-8", newline="") as text:
+                yield text

@@ -212,11 +212,13 @@ class Parser:
             if roles[index] == "assistant":
                 is_last = index == len(turns) - 1
                 content = turns[index].content
-                works_on = source if is_last else None
-                if works_on is None:
-                    works_on = self._bare(turns[max(user for user in users if user < index)].content)
+                question = turns[max(user for user in users if user < index)].content
+                works_on = source if is_last and source is not None else self._bare(question)
+                # In many public sets a field of this name says where a row was taken from.
+                if given and given in question:
+                    works_on = given
                 references = tuple(dict.fromkeys((content, *more))) if is_last and more else (content,)
-                answers.append(Answer((*front, *turns[:index]), references, given or works_on))
+                answers.append(Answer((*front, *turns[:index]), references, works_on))
         if len(users) == 1:
             return self._draft(row, tuple(answers), answers[-1].source, answers[-1].source)
         content = stable_hash([[turn.role, turn.content] for turn in turns])

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from whetstone.data.finding import excerpt
 from whetstone.data.strict_json import Json, RowError, Walker, kind, undecoded
 from whetstone.errors import UserError
 
@@ -261,7 +262,8 @@ def _header(where: str, cells: list[str] | RowError) -> list[str]:
         raise UserError(f"{where}: {cells}")
     header = [cell.strip() for cell in cells]
     if len(set(header)) < len(header) or "" in header:
-        raise UserError(f"{where}: expected a header of different column names, found {', '.join(header)}; name them")
+        found = excerpt(", ".join(header))
+        raise UserError(f"{where}: expected a header of different column names, found {found}; name them")
     return header
 
 

@@ -230,7 +230,7 @@ def _aligned(source: ParallelSource, texts: tuple[str | RowError, ...]) -> dict[
 
 
 class _Identifier:
-    """Names examples: as their row does, else by content; the second of two equal contents gets a suffix."""
+    """Names examples: as their row does, else by content; the second of two equal rows gets a suffix."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -243,7 +243,7 @@ class _Identifier:
             RowError: The row brings a name that an earlier one has.
         """
         count = len(draft.answers)
-        names = _numbered(draft.id or _name(draft.content), count)
+        names = _numbered(draft.id or _name(draft), count)
         stem = names[0]
         while not self._seen.isdisjoint(names):
             if draft.id:
@@ -258,10 +258,6 @@ def _numbered(base: str, count: int) -> list[str]:
     return [base, *(f"{base}#{number}" for number in range(2, count + 1))]
 
 
-def _name(content: str) -> str:
-    """A short word is its own name; anything else has a hash."""
-    return (
-        content
-        if 0 < len(content) <= 40 and content.isprintable() and " " not in content
-        else stable_hash(content)[:12]
-    )
+def _name(draft: Draft) -> str:
+    """A hash of question and answers, so that the order of rows with one question does not name them."""
+    return stable_hash([draft.content, [answer.references for answer in draft.answers]])[:12]

@@ -115,8 +115,5 @@ def _apportion(weights: Mapping[str, int], size: int, seed: int) -> dict[str, in
 def _members(groups: Mapping[str, Sequence[Example]], order: Sequence[str], names: set[str]) -> tuple[Example, ...]:
     """The examples of some groups, ordered within a group by id, since file order must not matter."""
     return tuple(
-        example
-        for name in order
-        if name in names
-        for example in sorted(groups[name], key=lambda example: example.id)
+        example for name in order if name in names for example in sorted(groups[name], key=lambda example: example.id)
     )

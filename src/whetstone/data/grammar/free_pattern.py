@@ -60,7 +60,7 @@ class Rule:
             return False
         if not all(element.fits(token) for element, token in zip(elements, tokens[first:], strict=False)):
             return False
-        if self.never and self.never.search(_earlier(tokens, first)):
+        if self.never and self.never.search(_earlier(tokens, at)):
             return False
         if self.before and not self.before.search(_earlier(tokens, at)):
             return False
