@@ -138,8 +138,8 @@ class Lint(Section):
     near_duplicates: bool = True
     """Search for texts that are nearly the same (MinHash, then the exact Jaccard similarity)."""
     jaccard: Annotated[float, Field(ge=0.3, lt=1)] = 0.8
-    """From which Jaccard similarity of their character 5-grams two texts count as nearly the same; 5-grams that more than
-    a tenth of all texts have, as in a shared instruction, do not count."""
+    """From which Jaccard similarity of their character 5-grams two texts count as nearly the same; 5-grams that more
+    than a tenth of all texts have, as in a shared instruction, do not count."""
     allow: tuple[FindingCode, ...] = ()
     """Errors that do not stop training, each a decision that is recorded with the run."""
 

@@ -9,12 +9,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
-from whetstone.data.example import Example, Message
 from whetstone.data_section import Data, GrammarSource, Replay
 from whetstone.experiment import Experiment, Model, Scratch, Tune
 from whetstone.run import Run
-from whetstone.train import tune as tune_module
 from whetstone.train.batch import Origin, Row, collate
+from whetstone.train.check import check
 from whetstone.train.order import RowOrder
 from whetstone.train.trainer import CompletionTrainer, StepMetrics, fit
 from whetstone.train.tune import tune
@@ -142,23 +141,26 @@ def test_metrics_count_loss_tokens_by_origin(tmp_path: Path) -> None:
     assert json.loads(path.read_text().splitlines()[-1])["loss_tokens_by_origin"] == learned
 
 
-def test_replay_of_an_experiment_is_learned_and_cut_rows_are_noted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    general = [Example(f"general-{n}", (Message("user", "Say it."),), ("A word. " * 40,), "", "g") for n in range(4)]
-    monkeypatch.setattr(tune_module, "load_replay", lambda data: tuple(general))
+def test_replay_of_an_experiment_is_learned_and_cut_rows_are_noted(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say it {n} times.", "response": "A word. " * 40} for n in range(4)]
+    (tmp_path / "general.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = GrammarSource(grammar="corrections", train=40, validation=5, test=10)
     experiment = Experiment(
         name="mixed",
         model=Model(scratch=Scratch(vocabulary_size=400, dim=16, layers=1, heads=2, feed_forward_dim=32), device="cpu"),
         data=Data(
-            source=source, max_tokens=100, too_long="truncate", replay=Replay(source="elsewhere.jsonl", fraction=0.5)
+            source=source,
+            max_tokens=100,
+            too_long="truncate",
+            replay=Replay(source=str(tmp_path / "general.jsonl"), fraction=0.5),
         ),
         tune=Tune(method="scratch", steps=3, batch_size=8),
     )
     run, seen, said = Run(tmp_path / "mixed"), list[StepMetrics](), list[str]()
     with run.lock():
-        manifest = tune(run, experiment, seen.append, said.append)
+        manifest = tune(run, experiment, check(experiment, said.append), seen.append, said.append)
+    assert manifest.data is not None
+    assert manifest.data.replay_examples == 4
     assert "4 replay rows were longer than allowed and lost the end of their answer (data.too_long)." in manifest.notes
     assert seen[-1].loss_tokens_by_origin["replay"] > 0
     assert any("4 rows are replayed" in line for line in said)

@@ -8,12 +8,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from whetstone.cli.common import JsonOption, print_json, resolve_experiment, status, working
+from whetstone.cli.common import JsonOption, print_json, resolve_experiment, working
 
 if TYPE_CHECKING:
     from whetstone.data.finding import Finding
     from whetstone.data.sources import SourceSummary
-    from whetstone.experiment import Experiment
     from whetstone.train.audit import TokenView
     from whetstone.train.check import Checked
     from whetstone.train.estimate import MemoryEstimate
@@ -42,7 +41,8 @@ def check(
     Example: whet check grammar.yaml --show 3
     """
     from whetstone.train.check import check as run_checks
-    from whetstone.train.check import measure_speed, view_rows
+    from whetstone.train.check import view_rows
+    from whetstone.train.foresee import measure_speed
 
     chosen = resolve_experiment(experiment, None)
     with working() as say:
@@ -54,7 +54,9 @@ def check(
         rows = [[{"text": t.text, "learned": t.learned, "special": t.special} for t in view] for view in views]
         print_json({**checked.as_json(), "speed": speed.as_row() if speed else None, "rows": rows, "ok": not stopping})
     else:
-        _print(Console(), chosen, checked, speed, views)
+        console = Console()
+        _print(console, checked, speed, views)
+        console.print(_conclusion(stopping, experiment))
     if stopping:
         raise typer.Exit(2)
 
@@ -80,13 +82,7 @@ def print_skipped(console: Console, sources: "tuple[SourceSummary, ...]") -> Non
             console.print(Text(f"skipped  and {more:,} more rows of {source.name}", style="yellow"))
 
 
-def _print(
-    console: Console,
-    experiment: "Experiment",
-    checked: "Checked",
-    speed: "SpeedEstimate | None",
-    views: "list[list[TokenView]]",
-) -> None:
+def _print(console: Console, checked: "Checked", speed: "SpeedEstimate | None", views: "list[list[TokenView]]") -> None:
     console.print(_sources(checked.data.sources))
     print_skipped(console, checked.data.sources)
     console.print("", _parts(checked.lengths), "", _histogram(checked.lengths[0]), sep="\n")
@@ -95,11 +91,8 @@ def _print(
     console.print("", _memory(checked.memory), sep="\n")
     if speed is not None:
         console.print(_speed(speed))
-    for line in checked.advice:
-        console.print(Text(f"to fit: {line}", style="italic"))
     console.print("")
     print_findings(console, checked.findings)
-    console.print(_conclusion(experiment, checked))
 
 
 def _sources(sources: "tuple[SourceSummary, ...]") -> Table:
@@ -149,16 +142,48 @@ def _tokens(view: "list[TokenView]") -> Text:
 
 
 def _memory(memory: "MemoryEstimate") -> Table:
-    raise NotImplementedError
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("parameters", f"{memory.total_parameters:,}")
+    table.add_row("that train", f"{memory.trainable_parameters:,}")
+    parts = {
+        "weights": memory.weights_bytes,
+        "gradients": memory.gradients_bytes,
+        "optimiser": memory.optimiser_bytes,
+        "activations": memory.activations_bytes,
+        "logits": memory.logits_bytes,
+        "allocator": memory.allocator_bytes,
+        "program": memory.runtime_bytes,
+    }
+    for name, size in parts.items():
+        if size:
+            table.add_row(name, _size(size))
+    style = "bold" if memory.fits else "bold red"
+    table.add_row(Text(f"peak on {memory.device}", style=style), Text(_size(memory.peak_bytes), style=style))
+    table.add_row("there is", _size(memory.held_bytes + memory.available_bytes))
+    return table
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
 
 
 def _speed(speed: "SpeedEstimate") -> Text:
-    raise NotImplementedError
+    return Text(
+        f"about {_time(speed.epoch_s)} an epoch, {_time(speed.training_s)} in all: {speed.tokens_per_s:,.0f} tokens/s "
+        f"over {speed.measured_steps} steps that were thrown away"
+    )
 
 
-def _conclusion(experiment: "Experiment", checked: "Checked") -> Text:
-    stopping = checked.stopping(experiment)
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _conclusion(stopping: "list[Finding]", experiment: str) -> Text:
     if not stopping:
-        return Text(f"nothing stops training; next: whet tune {experiment.name}", style="bold green")
+        return Text(f"nothing stops training; next: whet tune {experiment}", style="bold green")
     codes = ", ".join(finding.code for finding in stopping)
     return Text(f"training would stop: {codes}", style="bold red")

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from whetstone.errors import UserError
 
@@ -31,6 +39,7 @@ __all__ = [
     "show_summary",
     "status",
     "training_progress",
+    "working",
 ]
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
@@ -113,7 +122,7 @@ def training_progress() -> "Iterator[Callable[[StepMetrics], None]]":
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=status, transient=True) as progress:
+    with Progress(*columns, console=status, transient=True, disable=not status.is_terminal) as progress:
         task = progress.add_task("starting", total=None)
 
         def observe(metrics: "StepMetrics") -> None:
@@ -124,10 +133,23 @@ def training_progress() -> "Iterator[Callable[[StepMetrics], None]]":
 
 
 @contextmanager
+def working() -> Iterator[Callable[[str], None]]:
+    """A spinner with the time so far, for stages that have no count; gives the function that names the stage."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=status, transient=True, disable=not status.is_terminal) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def say(stage: str) -> None:
+            progress.update(task, description=stage)
+
+        yield say
+
+
+@contextmanager
 def sampling_progress() -> Iterator[Callable[[int, int], None]]:
     """A bar over all samples of all arms; gives the function that moves it."""
     columns = (SpinnerColumn(), TextColumn("answer"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=status, transient=True) as progress:
+    with Progress(*columns, console=status, transient=True, disable=not status.is_terminal) as progress:
         task = progress.add_task("answer", total=None)
 
         def move(done: int, total: int) -> None:

@@ -303,7 +303,8 @@ def _read(source: str, options: _Options) -> _Read:
         named = {"train": splits.train, "validation": splits.validation, "test": splits.test}
         read = _Read(section, {name: part for name, part in named.items() if part}, loaded.sources)
     else:
-        parts = read_parts(section, section.source)
+        found = read_parts(section, section.source)
+        parts = {name: found[name] for name in ("all", "train", "validation", "test") if name in found}
         summaries = tuple(part.summary for part in parts.values())
         read = _Read(section, {name: part.examples for name, part in parts.items()}, summaries)
     _report_skipped(read.sources)
@@ -313,7 +314,11 @@ def _read(source: str, options: _Options) -> _Read:
 def _report_skipped(sources: "Sequence[SourceSummary]") -> None:
     for summary in sources:
         if summary.skipped:
-            status.print(f"{summary.name}: {len(summary.skipped):,} of {summary.rows:,} rows left out", markup=False)
+            status.print(
+                f"{summary.name}: {len(summary.skipped):,} of {summary.rows:,} rows left out",
+                markup=False,
+                soft_wrap=True,
+            )
         for row in summary.skipped[:_SKIPPED_SHOWN]:
             status.print(f"  {row.where}: {row.reason}", markup=False, soft_wrap=True)
         if len(summary.skipped) > _SKIPPED_SHOWN:
@@ -333,7 +338,7 @@ def _report_written(out: Path, shape: ExportFormat, rows: int, as_json: bool) ->
     if as_json:
         print_json({"written": str(out), "format": shape, "rows": rows})
     else:
-        status.print(f"{out}: {rows:,} rows written, format {shape}", markup=False)
+        status.print(f"{out}: {rows:,} rows written, format {shape}", markup=False, soft_wrap=True)
 
 
 def _counts(examples: "Sequence[Example]") -> dict[str, Any]:
@@ -369,6 +374,7 @@ def _planted(examples: "Sequence[Example]", planting: "Planting", clean: str) ->
         status.print(
             f"{len(augmented.barren):,} of {len(examples):,} texts admit no such error and were left out: {shown}",
             markup=False,
+            soft_wrap=True,
         )
     return augmented
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+from whetstone.cli.check import check
 from whetstone.cli.compare import compare
 from whetstone.cli.data import data
 from whetstone.cli.demo import demo
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
-for verb in (demo, init, recipes, tune, compare, report, runs, show):
+for verb in (demo, init, recipes, check, tune, compare, report, runs, show):
     app.command()(verb)
 app.add_typer(data)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whetstone.cli.check import print_findings, print_skipped
 from whetstone.cli.common import (
     FreshOption,
     JsonOption,
@@ -14,6 +15,7 @@ from whetstone.cli.common import (
     resolve_experiment,
     status,
     training_progress,
+    working,
 )
 
 if TYPE_CHECKING:
@@ -49,22 +51,24 @@ def tune(
 
 
 def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool) -> "Manifest":
-    """Tunes with a progress bar; the caller holds the run's lock."""
-    from whetstone.data.load import load_splits
-    from whetstone.train.tune import base_folder
+    """Checks the data, then tunes with a progress bar; the caller holds the run's lock."""
+    from whetstone.train.check import check
     from whetstone.train.tune import tune as train
 
-    if fresh:
-        # What would end the new training at once must not cost the old one.
-        load_splits(experiment.data)
-        base_folder(run, experiment)
-        run.clear()
-    if run.exists() and run.manifest().tuning is not None:
+    if not fresh and run.exists() and run.manifest().tuning is not None:
         manifest = run.begin(experiment)
         status.print(f"{run.path} is tuned already; --fresh tunes it again")
         return manifest
+    with working() as say:
+        checked = check(experiment, say)
+    print_skipped(status, checked.data.sources)
+    print_findings(status, [finding for finding in checked.findings if finding.severity != "note"])
+    checked.refuse(experiment)
+    if fresh:
+        # What would end the new training at once has not cost the old one.
+        run.clear()
     with training_progress() as observe:
-        manifest = train(run, experiment, observe, status.print)
+        manifest = train(run, experiment, checked, observe, status.print)
     for note in manifest.notes:
         status.print(f"note: {note}")
     if manifest.tuning is not None:

@@ -215,7 +215,7 @@ def _write_json(text: io.TextIOWrapper, rows: Iterable[Row], *, as_list: bool) -
 
 def _write_table(text: io.TextIOWrapper, rows: Iterable[Row], to: ExportFormat, *, delimiter: str) -> None:
     """A cell holds a text as it is and a list as JSON."""
-    writer = csv.DictWriter(text, _columns(to), restval="", delimiter=delimiter, lineterminator="\n")
+    writer = csv.DictWriter(text, _columns(to), restval="", delimiter=delimiter)
     writer.writeheader()
     for row in rows:
         writer.writerow({key: value if isinstance(value, str) else _json(value) for key, value in row.items()})
@@ -259,7 +259,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

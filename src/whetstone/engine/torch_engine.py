@@ -62,7 +62,7 @@ class TorchEngine:
         self._model = model
         self._stop_ids = stop_ids
         self._pad_id = pad_id
-        self._context_tokens = context_tokens(model)
+        self._context_tokens = context_tokens(model.config)
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[Request]) -> list[Completion]:

@@ -109,7 +109,7 @@ def _load_tuned(base: LanguageModel, folder: Path, experiment: Experiment) -> Pr
 
 
 def _check_context(prompts: Sequence[Prompt], model: PreTrainedModel, experiment: Experiment) -> None:
-    limit = context_tokens(model)
+    limit = context_tokens(model.config)
     new_tokens = experiment.judge.generation.max_new_tokens
     for prompt in prompts:
         if len(prompt.token_ids) + new_tokens > limit:

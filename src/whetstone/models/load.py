@@ -10,7 +10,14 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 from whetstone.data.template import Template
@@ -21,6 +28,7 @@ __all__ = [
     "LanguageModel",
     "context_tokens",
     "end_ids",
+    "load_config",
     "load_model",
     "load_template",
     "load_weights",
@@ -97,9 +105,19 @@ def load_template(folder: Path, choice: str) -> tuple[Template, list[int]]:
     return Template(tokenizer, choice), ends
 
 
-def context_tokens(model: PreTrainedModel) -> int:
+def load_config(folder: Path) -> PreTrainedConfig:
+    """Reads the architecture of a folder, and none of its weights.
+
+    Raises:
+        UserError: The folder is not a model that transformers knows.
+    """
+    with _said_plainly(folder):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def context_tokens(config: PreTrainedConfig) -> int:
     """The longest sequence that a model takes; architectures without absolute positions may state none."""
-    return int(getattr(model.config, "max_position_embeddings", 2**31))
+    return int(getattr(config, "max_position_embeddings", 2**31))
 
 
 def end_ids(model: PreTrainedModel) -> list[int]:

@@ -1,6 +1,6 @@
 """A new Llama-type decoder with random weights, and a byte-level BPE tokenizer trained for it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -8,9 +8,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from whetstone.data.example import Example
 from whetstone.experiment import Scratch
 
-__all__ = ["new_model", "save_scratch", "train_tokenizer"]
+__all__ = ["new_model", "save_scratch", "scratch_config", "scratch_texts", "train_tokenizer"]
 
 _PAD, _END = "<|pad|>", "<|end|>"
 _ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -19,6 +20,12 @@ _CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+def scratch_texts(examples: Sequence[Example]) -> list[str]:
+    """What the tokenizer of a scratch run is trained on: all turns and answers of the training part."""
+    turns = [turn.content for example in examples for turn in example.messages]
+    return turns + [reference for example in examples for reference in example.references]
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
@@ -40,10 +47,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
     return wrapped
 
 
-def new_model(shape: Scratch, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """Random weights of a shape; input and output embeddings are tied."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
+def scratch_config(shape: Scratch, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """The architecture of a shape; input and output embeddings are tied."""
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.dim,
         intermediate_size=shape.feed_forward_dim,
@@ -56,7 +62,12 @@ def new_model(shape: Scratch, tokenizer: PreTrainedTokenizerFast, seed: int) -> 
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    return LlamaForCausalLM(config)
+
+
+def new_model(shape: Scratch, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """Random weights of a shape."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(scratch_config(shape, tokenizer))
 
 
 def save_scratch(folder: Path, shape: Scratch, texts: Iterable[str], seed: int) -> None:

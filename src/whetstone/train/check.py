@@ -4,24 +4,34 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from transformers import PreTrainedConfig
 
 from whetstone.data.example import Example
-from whetstone.data.finding import EXAMPLES_SHOWN, Finding
+from whetstone.data.finding import EXAMPLES_SHOWN, Finding, Severity
 from whetstone.data.lint.lint import lint
 from whetstone.data.load import LoadedData, load_data, load_replay
 from whetstone.data.sources import SourceSummary
 from whetstone.data.template import Template
 from whetstone.errors import UserError
-from whetstone.experiment import Experiment, Tune
-from whetstone.models.load import load_template, locate
-from whetstone.models.scratch import train_tokenizer
-from whetstone.train.audit import as_served, audit, audit_rows
+from whetstone.experiment import Experiment
+from whetstone.models.device import choose_device
+from whetstone.models.load import context_tokens, load_config, load_template, locate
+from whetstone.models.scratch import scratch_config, scratch_texts, train_tokenizer
+from whetstone.train.advice import alternatives
+from whetstone.train.audit import TokenView, as_served, audit, audit_rows, view_tokens
 from whetstone.train.batch import measure_lengths
-from whetstone.train.lengths import PartLengths, answer_findings, length_findings, summarise_lengths
+from whetstone.train.estimate import MemoryEstimate, Plan, estimate_memory, largest_batch
+from whetstone.train.lengths import (
+    PartLengths,
+    answer_findings,
+    length_findings,
+    summarise_lengths,
+)
 
-__all__ = ["Checked", "check"]
+__all__ = ["Checked", "check", "view_rows"]
 
 Say = Callable[[str], None]
 
@@ -62,14 +72,23 @@ class Checked:
             first = stopping[0]
             more = f" (and {len(stopping) - 1} more errors)" if len(stopping) > 1 else ""
             raise UserError(
-                f"{first.code}: {first.message}; {first.mend}{more}. 'whet check' shows all; "
-                f"data.lint.allow: [{first.code}] trains all the same"
+                f"{first.code}{more}: {first.message} {first.mend} 'whet check' shows all; data.lint.allow: "
+                f"[{first.code}] trains all the same"
             )
+
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the data, for the run's record."""
+        allowed = [finding for finding in self.findings if finding.severity == "error"]
+        skipped = sum(len(source.skipped) for source in self.data.sources)
+        return (
+            *(f"{finding.code}: {finding.message} (allowed by data.lint.allow)." for finding in allowed),
+            *((f"{skipped:,} malformed rows were left out (data.on_bad_row).",) if skipped else ()),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` prints and the run keeps."""
         return {
-            "sources": [source.as_row() for source in self.data.sources],
+            "sources": [asdict(source) for source in self.data.sources],
             "parts": [part.as_row() for part in self.lengths],
             "findings": [finding.as_row() for finding in self.findings],
             "memory": self.memory.as_row(),
@@ -89,18 +108,120 @@ def check(experiment: Experiment, say: Say) -> Checked:
     """
     say("reading the data")
     data, replay = load_data(experiment.data), load_replay(experiment.data)
+    splits = data.splits
+    subject = _describe(experiment, data)
+    context = context_tokens(subject.config)
     say("looking for leaks and faults")
-    findings = lint(data.splits, experiment.data, replay)
-    findings += _skipped(data.sources)
-    template, end_ids, config = _describe_model(experiment, data)
-    parts = {"train": data.splits.train, "validation": data.splits.validation, "replay": replay}
-    parts = {name: part for name, part in parts.items() if part}
+    findings = [*lint(splits, experiment.data, replay), *_skipped(data.sources)]
+    learned = {"train": splits.train, "validation": splits.validation, "replay": replay}
+    learned = {name: part for name, part in learned.items() if part}
     say("auditing the template")
-    findings += _audit(experiment, [*parts.values(), data.splits.test], template, end_ids, context)
+    findings += _audit(experiment, subject, [*learned.values(), splits.test], context)
     say("measuring lengths")
-    lengths = {name: measure_lengths(part, template, experiment.tune) for name, part in parts.items()}
+    lengths = {name: measure_lengths(part, subject.template, experiment.tune) for name, part in learned.items()}
+    every_reference = experiment.tune.model_copy(update={"references": "all"})
+    tested = measure_lengths(splits.test, subject.template, every_reference)
     limit = min(experiment.data.max_tokens, context)
-    findings += length_findings(parts, lengths, experiment.data, limit)
-    all_references = experiment.tune.model_copy(update={"references": "all"})
-    tested = measure_lengths(data.splits.test, template, all_references)
-    findings += answer_findings(data.splits, tested, experiment.judge, context)
+    findings += length_findings(learned, lengths, experiment.data, limit)
+    findings += answer_findings(splits, tested, experiment.judge, context)
+    say("estimating memory")
+    fraction = experiment.data.replay.fraction if experiment.data.replay else 0.0
+    batch = largest_batch(lengths["train"], lengths.get("replay"), experiment.tune, limit, fraction)
+    plan = Plan(subject.config, experiment.tune, experiment.model.dtype, batch, choose_device(experiment.model.device))
+    memory = estimate_memory(plan)
+    findings += _memory_finding(plan, memory)
+    parts = {**learned, "test": splits.test}
+    summaries = [
+        summarise_lengths(name, part, {**lengths, "test": tested}[name], limit) for name, part in parts.items()
+    ]
+    order = get_args(Severity)
+    return Checked(
+        data=data,
+        replay=replay,
+        template=subject.template,
+        findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
+        lengths=tuple(summaries),
+        memory=memory,
+    )
+
+
+def view_rows(experiment: Experiment, checked: Checked, count: int) -> list[list[TokenView]]:
+    """The first training rows, token by token, as they leave the collator."""
+    rows = audit_rows(
+        checked.data.splits.train[:count],
+        checked.template,
+        experiment.data,
+        experiment.tune,
+        2**31,
+        checked.template,
+    )
+    return [view_tokens(row, checked.template.tokenizer) for row in rows[:count]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is known of a model without its weights."""
+
+    template: Template
+    end_ids: Sequence[int]
+    config: PreTrainedConfig
+
+
+def _describe(experiment: Experiment, data: LoadedData) -> _Subject:
+    section = experiment.model
+    if section.base is not None:
+        folder = locate(section.base)
+        template, end_ids = load_template(folder, section.template)
+        return _Subject(template, end_ids, load_config(folder))
+    if section.scratch is None:
+        raise AssertionError("an experiment has a base or a shape")
+    tokenizer = train_tokenizer(scratch_texts(data.splits.train), section.scratch.vocabulary_size)
+    config = scratch_config(section.scratch, tokenizer)
+    return _Subject(Template(tokenizer, section.template), [tokenizer.eos_token_id], config)
+
+
+def _skipped(sources: Sequence[SourceSummary]) -> list[Finding]:
+    skipped = [row for source in sources for row in source.skipped]
+    if not skipped:
+        return []
+    total = sum(source.rows for source in sources)
+    return [
+        Finding(
+            "skipped-row",
+            "warning",
+            len(skipped),
+            total,
+            f"{len(skipped):,} of {total:,} rows are malformed and were left out (data.on_bad_row: skip).",
+            "Mend them.",
+            tuple(f"{row.where}: {row.reason}" for row in skipped[:EXAMPLES_SHOWN]),
+        )
+    ]
+
+
+def _audit(
+    experiment: Experiment, subject: _Subject, parts: Sequence[Sequence[Example]], context: int
+) -> list[Finding]:
+    template = subject.template
+    served = as_served(template)
+    rows = [
+        row for part in parts for row in audit_rows(part, template, experiment.data, experiment.tune, context, served)
+    ]
+    return audit(rows, template.tokenizer, {template.end_of_turn_id, *subject.end_ids}, subject.end_ids)
+
+
+def _memory_finding(plan: Plan, memory: MemoryEstimate) -> list[Finding]:
+    if memory.fits:
+        return []
+    needed, there = memory.peak_bytes, memory.held_bytes + memory.available_bytes
+    ways = alternatives(plan)
+    return [
+        Finding(
+            "memory",
+            "warning",
+            needed - there,
+            needed,
+            f"Training needs about {needed / 1e9:.1f} GB on {memory.device}, and {there / 1e9:.1f} GB are there.",
+            "Set one of these." if ways else "Take a smaller base; no batch size, length or data type makes it fit.",
+            tuple(way.text for way in ways),
+        )
+    ]

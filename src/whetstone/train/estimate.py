@@ -11,45 +11,38 @@ summed up: computed, not measured. Their attention keeps other workspaces and th
 """
 
 import platform
-import weakref
-from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from accelerate.utils.operations import convert_outputs_to_fp32
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode, UnsupportedFakeTensorException
-from torch._subclasses.fake_tensor import DataDependentOutputException as DataDependent
-from torch._subclasses.fake_tensor import DynamicOutputShapeException as DynamicShape
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from whetstone.errors import UserError
 from whetstone.experiment import Tune
 from whetstone.models.adapter import add_adapter
-from whetstone.train.batch import IGNORE
+from whetstone.train.batch import RowLengths
 from whetstone.train.loss import completion_loss
+from whetstone.train.storages import StorageTracker
 
-__all__ = ["BatchShape", "MemoryEstimate", "Plan", "StorageTracker", "estimate_memory"]
+__all__ = ["BatchShape", "MemoryEstimate", "Plan", "available_bytes", "estimate_memory", "largest_batch"]
 
-Kind = Literal["gradients", "optimiser", "activations", "logits", "allocator"]
+_START_UP_BYTES = 40 * 2**20
+"""What a training process holds on a CPU beside its tensors and the modules imported before: code that the first step
+loads, and scratch space of the matrix products. Measured with the demo's base, whose tensors are small."""
 
-_START_UP_BYTES = 50 * 2**20
-"""What a training process holds on a CPU beside its tensors and the imported modules: code that the first step loads,
-scratch space of the matrix products. Measured with the demo's base, whose tensors are small (docs/benchmarks.md)."""
+_ARENA_WASTE = 0.7
+"""Bytes in the holes of glibc's arena for each live byte in it: an aligned block does not fit into the hole that one of
+its size has left. The median of 16 measured runs (0.4 to 1.8, docs/benchmarks.md)."""
 
-_ARENA_LIMIT_BYTES = 32 * 2**20
-"""glibc gives a block above this size pages of its own, which go back when it is freed (mallopt(3), M_MMAP_THRESHOLD);
-smaller ones share an arena."""
-
-_ARENA_WASTE = 0.6
-"""Bytes in the holes of glibc's arena for each byte of live tensors in it: an aligned block does not fit into the hole
-that one of its size left. Median over the measured runs (docs/benchmarks.md)."""
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +67,7 @@ class Plan:
     Attributes:
         config: The architecture.
         tune: How it is trained.
-        dtype: ``model.dtype`` of the experiment: ``float32`` or ``bfloat16``.
+        dtype: ``model.dtype`` of the experiment, ``float32`` or ``bfloat16``.
         batch: The largest batch of the run.
         device: Where.
     """
@@ -85,25 +78,30 @@ class Plan:
     batch: BatchShape
     device: torch.device
 
+    @property
+    def weights_dtype(self) -> torch.dtype:
+        """Full training keeps float32 weights; bfloat16 is then the type of the products alone."""
+        return torch.bfloat16 if self.dtype == "bfloat16" and self.tune.method == "lora" else torch.float32
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """The parts of the peak, at the moment of the peak.
+    """The parts of the peak, as they are at the moment of the peak.
 
     Attributes:
-        device: Kind of device; only ``cpu`` was measured, the others are computed.
-        total_parameters: Of the model, its adapter included; tied ones count once.
+        device: The kind of device; only ``cpu`` was measured, the others are computed.
+        total_parameters: Of the model with its adapter; tied ones count once.
         trainable_parameters: Those that change.
         weights_bytes: Parameters and buffers.
-        gradients_bytes: Gradients that exist at the peak. Where it falls into the loss, there are none yet.
+        gradients_bytes: Gradients that exist at the peak. Where it falls into the loss, there may be none yet.
         optimiser_bytes: AdamW's two moments of each trainable parameter.
         activations_bytes: What autograd keeps, and temporaries.
-        logits_bytes: Tensors of the logits' shape: themselves, their float32 copy, log-softmax and gradient.
+        logits_bytes: Tensors of the logits' size: themselves, a float32 copy, their log-softmax, their gradient.
         allocator_bytes: Holes in the arena of the C library (CPU with glibc alone).
-        runtime_bytes: The process itself (CPU): interpreter, libraries and all that it holds now. On a GPU 0: what its
-            driver takes is gone from ``available_bytes`` already.
-        loading_bytes: The peak before training, where weights are converted from the type that they are stored in.
-        held_bytes: What the process holds already of all that.
+        runtime_bytes: The process itself on a CPU: interpreter, libraries, and all that it holds now. On a GPU 0: what
+            its driver takes is gone from ``available_bytes`` already.
+        loading_bytes: The peak of loading, where weights are converted from the type that they are stored in.
+        held_bytes: How much of that the process holds already.
         available_bytes: What this machine can still give.
     """
 
@@ -123,16 +121,9 @@ class MemoryEstimate:
 
     @property
     def training_bytes(self) -> int:
-        """All parts together."""
-        return (
-            self.weights_bytes
-            + self.gradients_bytes
-            + self.optimiser_bytes
-            + self.activations_bytes
-            + self.logits_bytes
-            + self.allocator_bytes
-            + self.runtime_bytes
-        )
+        """All parts of the peak of training together."""
+        tensors = self.weights_bytes + self.gradients_bytes + self.optimiser_bytes
+        return tensors + self.activations_bytes + self.logits_bytes + self.allocator_bytes + self.runtime_bytes
 
     @property
     def peak_bytes(self) -> int:
@@ -146,91 +137,160 @@ class MemoryEstimate:
 
     def as_row(self) -> dict[str, Any]:
         """The JSON object that ``--json`` prints."""
-        return {
-            "device": self.device,
-            "measured_on_this_device": self.device == "cpu",
-            "total_parameters": self.total_parameters,
-            "trainable_parameters": self.trainable_parameters,
-            "weights_bytes": self.weights_bytes,
-            "gradients_bytes": self.gradients_bytes,
-            "optimiser_bytes": self.optimiser_bytes,
-            "activations_bytes": self.activations_bytes,
-            "logits_bytes": self.logits_bytes,
-            "allocator_bytes": self.allocator_bytes,
-            "runtime_bytes": self.runtime_bytes,
-            "peak_bytes": self.peak_bytes,
-            "available_bytes": self.available_bytes,
-            "fits": self.fits,
-        }
+        return {**asdict(self), "calibrated": self.device == "cpu", "peak_bytes": self.peak_bytes, "fits": self.fits}
 
 
-class StorageTracker(TorchDispatchMode):
-    """Follows the bytes of all storages that operations make, until the last tensor on them is gone.
+def largest_batch(
+    task: RowLengths, replay: RowLengths | None, tune: Tune, limit_tokens: int, replay_fraction: float = 0.0
+) -> BatchShape:
+    """The batch of the run that needs most memory, or a little more.
 
-    Two operations need data that fake tensors lack: which columns are learned is answered with their number, and a
-    condition on values with no. Conditions choose between factors in some rotary embeddings, never between shapes.
+    Rows of a step are of similar length, so the worst batch is made of the longest rows. Its width is that of the
+    longest row, its loss columns are the most that rows which are neighbours in length have: the two need not come from
+    the same rows, so this is an upper bound. Replayed rows may be much longer; a batch has at most their share of a
+    step and one more, and the trainer computes the others as wide as they need to be. The result has as many tokens as
+    both together.
 
-    Attributes:
-        live: Bytes by kind now.
-        peak: Bytes by kind when their sum was largest.
+    Args:
+        task: Lengths of the rows of the task.
+        replay: Lengths of the rows to replay.
+        tune: Says how many rows a batch has.
+        limit_tokens: Longer rows are cut or left out.
+        replay_fraction: The share of all loss tokens that is replayed.
     """
+    size = tune.batch_size
+    replayed = 0
+    if replay is not None and len(replay.answer_tokens):
+        per_task_row = replay_fraction / (1 - replay_fraction) * task.answer_tokens.mean() / replay.answer_tokens.mean()
+        share = per_task_row / (1 + per_task_row)
+        replayed = min(size, int(np.ceil(share * size * tune.accumulation)) + 1)
+    width, columns = _extent(task, max(1, size - replayed), limit_tokens)
+    if replay is None or replayed == 0:
+        return BatchShape(min(size, len(task.answer_tokens)), width, columns)
+    replay_width, replay_columns = _extent(replay, replayed, limit_tokens)
+    tokens = (size - replayed) * width + replayed * replay_width
+    learned = (size - replayed) * columns + replayed * replay_columns
+    return BatchShape(size, -(-tokens // size), -(-learned // size))
 
-    def __init__(self, batch: BatchShape, vocabulary_size: int, waste: float = 0.0) -> None:
-        """Starts with nothing.
 
-        Args:
-            batch: Tells logits by their size, and how many columns are learned.
-            vocabulary_size: Logits for each token.
-            waste: Bytes in holes for each live byte of a block that is small enough to share an arena.
-        """
-        super().__init__()
-        self.live: dict[Kind, float] = {}
-        self.peak: dict[Kind, float] = {}
-        self._peak_bytes = 0.0
-        self._batch = batch
-        self._logits = batch.rows * batch.loss_columns * vocabulary_size
-        self._waste = waste
-        self._kinds = WeakIdKeyDictionary()
+def _extent(lengths: RowLengths, size: int, limit_tokens: int) -> tuple[int, int]:
+    """Tokens of the longest row, and the most loss columns of ``size`` rows that are neighbours in length."""
+    prompts = lengths.prompt_tokens.astype(np.int64)
+    fitting = prompts < limit_tokens
+    if not fitting.any():
+        return limit_tokens, limit_tokens
+    totals = np.minimum(prompts + lengths.answer_tokens, limit_tokens)[fitting]
+    longest_first = np.argsort(-totals, kind="stable")
+    starts = np.arange(0, len(totals), size)
+    # The first token of a sequence is predicted by nothing.
+    shortest_prompts = np.minimum.reduceat(np.maximum(prompts[fitting][longest_first], 1), starts)
+    widths = totals[longest_first][starts]
+    return int(widths[0]), max(1, int((widths - shortest_prompts).max()))
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Runs an operation and follows what it made."""
-        if func is torch.ops.aten.nonzero.default:
-            made = torch.empty(self._batch.loss_columns, 1, dtype=torch.int64)
-        elif func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
-            return False
-        else:
-            made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage() not in self._kinds:
-                self._begin(tensor)
-        return made
 
-    def exclude(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Leaves out storages that were there before: parameters and buffers."""
-        for tensor in tensors:
-            self._kinds[tensor.untyped_storage()] = "weights"
+def estimate_memory(plan: Plan) -> MemoryEstimate:
+    """Follows one training step of a plan without weights or data; seconds for some billions of parameters.
 
-    def add(self, kind: Kind, count: float) -> None:
-        """Counts bytes as live."""
-        self.live[kind] = self.live.get(kind, 0) + count
-        total = sum(self.live.values())
-        if total > self._peak_bytes:
-            self._peak_bytes, self.peak = total, dict(self.live)
+    Raises:
+        UserError: The architecture is not a causal language model, or cannot be followed without data.
+    """
+    try:
+        model, base = _without_memory(plan)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.to_empty(device="cpu")
+            base.tie_weights()
+            tracker = _follow_step(model, plan)
+    except RuntimeError as error:
+        # What depends on data, such as which expert a token goes to, or has no kernel on this device.
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.base: the memory that '{plan.config.model_type}' takes cannot be foreseen ({reason}); "
+            "watch the first steps instead"
+        ) from None
+    on_cpu = plan.device.type == "cpu"
+    held = psutil.Process().memory_info().rss if on_cpu else 0
+    runtime = held + _START_UP_BYTES if on_cpu else 0
+    parameters = list(model.parameters())
+    peak = {kind: int(count) for kind, count in tracker.peak.items()}
+    return MemoryEstimate(
+        device=plan.device.type,
+        total_parameters=sum(parameter.numel() for parameter in parameters),
+        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        weights_bytes=peak["weights"],
+        gradients_bytes=peak.get("gradients", 0),
+        optimiser_bytes=peak["optimiser"],
+        activations_bytes=peak.get("activations", 0),
+        logits_bytes=peak.get("logits", 0),
+        allocator_bytes=peak.get("allocator", 0),
+        runtime_bytes=runtime,
+        loading_bytes=runtime + _loading_bytes(plan, base) if on_cpu else 0,
+        held_bytes=held,
+        available_bytes=available_bytes(plan.device),
+    )
 
-    def as_gradient(self, parameter: torch.Tensor) -> None:
-        """Calls what has become a parameter's gradient by its name."""
-        if parameter.grad is None:
-            return
-        storage = parameter.grad.untyped_storage()
-        if storage in self._kinds and self._kinds[storage] != "gradients":
-            self.live[self._kinds[storage]] -= storage.nbytes()
-            self._kinds[storage] = "gradients"
-            self.add("gradients", storage.nbytes())
 
-    def _begin(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        count = storage.nbytes()
-        self._kinds[storage] = "logits" if tensor.numel() == self._logits else "activations"
-        weakref.finalize(storage, self._end, storage._cdata, count)
+def _without_memory(plan: Plan) -> tuple[nn.Module, PreTrainedModel]:
+    """The model as it will be trained, on the meta device, and the base model inside."""
+    with torch.device("meta"):
+        try:
+            base = AutoModelForCausalLM.from_config(plan.config, dtype=plan.weights_dtype)
+        except ValueError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"model.base: is not a causal language model that transformers knows ({reason})") from None
+        model = add_adapter(base, plan.tune) if plan.tune.method == "lora" else base
+    return model.train(), base
 
-    def _end(self) -> None: ...
+
+def _follow_step(model: nn.Module, plan: Plan) -> StorageTracker:
+    """Runs forward, loss and backward over fake tensors, as the trainer would when the optimiser has its moments."""
+    batch, half = plan.batch, plan.dtype == "bfloat16"
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    waste = _ARENA_WASTE if plan.device.type == "cpu" and platform.libc_ver()[0] == "glibc" else 0.0
+    logits = batch.rows * batch.loss_columns * plan.config.get_text_config().vocab_size
+    tracker = StorageTracker(batch.loss_columns, logits, waste)
+    tracker.hold("weights", chain(model.parameters(), model.buffers()))
+    tracker.add("optimiser", 2 * sum(parameter.nbytes for parameter in trainable))
+    for parameter in trainable:
+        parameter.register_post_accumulate_grad_hook(tracker.name_gradient)  # type: ignore[no-untyped-call]
+        if plan.tune.accumulation > 1:
+            # The gradients of the micro-batches before live through this one.
+            parameter.grad = torch.empty_like(parameter)
+            tracker.hold("gradients", [parameter.grad])
+    if half:
+        # As accelerate does; the logits' float32 copy is then made inside the model.
+        model.forward = convert_outputs_to_fp32(model.forward)
+    shape = batch.rows, batch.tokens
+    with tracker:
+        zeros = torch.zeros(shape, dtype=torch.long)
+        inputs = {"input_ids": zeros, "attention_mask": torch.ones_like(zeros), "labels": torch.zeros_like(zeros)}
+        with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+            loss = completion_loss(model, inputs)
+        loss.backward()  # type: ignore[no-untyped-call]
+    return tracker
+
+
+def _loading_bytes(plan: Plan, base: PreTrainedModel) -> int:
+    """Weights as they are stored are mapped into memory; where their type is another one, a copy lives beside them."""
+    count = sum(parameter.numel() for parameter in base.parameters())
+    stored: torch.dtype = plan.config.dtype or plan.weights_dtype
+    copies = {stored, plan.weights_dtype}
+    return sum(count * dtype.itemsize for dtype in copies)
+
+
+def available_bytes(device: torch.device) -> int:
+    """What a device can give to this process now, beyond what the process has already.
+
+    On a CPU that is what the system calls available, or what is left of the control group's limit where that is less
+    (containers). On MPS it is the driver's recommended working set.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
+    available = int(psutil.virtual_memory().available)
+    limit, used, statistics = (_CGROUP / name for name in ("memory.max", "memory.current", "memory.stat"))
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        # File pages that nobody uses are given back before the limit stops anybody.
+        pages = dict(line.split() for line in statistics.read_text().splitlines())
+        available = min(available, int(text) - int(used.read_text()) + int(pages["inactive_file"]))
+    return available

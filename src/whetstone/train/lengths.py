@@ -120,8 +120,8 @@ def length_findings(
             "error" if data.too_long == "raise" else "warning",
             count,
             total,
-            f"{count:,} of {total:,} rows are longer than {limit_tokens:,} tokens; {policy}",
-            "raise data.max_tokens, shorten them, or set data.too_long to drop or truncate",
+            f"{count:,} of {total:,} rows are longer than {limit_tokens:,} tokens; {policy}.",
+            "Raise data.max_tokens, shorten them, or set data.too_long to drop or truncate.",
             tuple(found),
         )
     ]
@@ -153,8 +153,8 @@ def answer_findings(splits: Splits, lengths: RowLengths, judge: Judge, context_t
                 len(full),
                 len(judged),
                 f"{len(full):,} test prompts and judge.generation.max_new_tokens ({allowed}) exceed the model's "
-                f"context of {context_tokens:,} tokens",
-                "lower judge.generation.max_new_tokens, or shorten the prompts",
+                f"context of {context_tokens:,} tokens.",
+                "Lower judge.generation.max_new_tokens, or shorten the prompts.",
                 tuple(f"{judged[i].id}: a prompt of {prompts[i]:,} tokens" for i in full[:EXAMPLES_SHOWN]),
             )
         )
@@ -166,8 +166,8 @@ def answer_findings(splits: Splits, lengths: RowLengths, judge: Judge, context_t
                 len(cut),
                 len(judged),
                 f"{len(cut):,} of {len(judged):,} test examples have no reference that fits into "
-                f"judge.generation.max_new_tokens ({allowed}), so no answer can match",
-                f"raise judge.generation.max_new_tokens to {int(shortest[: len(judged)].max())}",
+                f"judge.generation.max_new_tokens ({allowed}), so no answer can match.",
+                f"Raise judge.generation.max_new_tokens to {int(shortest[: len(judged)].max())}.",
                 tuple(f"{judged[i].id}: {shortest[i]:,} tokens" for i in cut[:EXAMPLES_SHOWN]),
             )
         )

@@ -1,31 +1,34 @@
 """From an experiment to tuned weights in a run folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, set_seed
 
-from whetstone.data.load import load_replay, load_splits
 from whetstone.data.split import Splits
 from whetstone.errors import UserError
-from whetstone.experiment import Experiment
-from whetstone.files import atomic_folder
+from whetstone.experiment import Experiment, Tune
+from whetstone.files import atomic_folder, write_json
 from whetstone.models.adapter import add_adapter
 from whetstone.models.device import choose_device, peak_memory_bytes
 from whetstone.models.fingerprint import record_weights
 from whetstone.models.load import LanguageModel, context_tokens, load_model, locate
-from whetstone.models.scratch import save_scratch
+from whetstone.models.scratch import save_scratch, scratch_texts
 from whetstone.run import DataRecord, Manifest, Run, Tuning, now
+from whetstone.section import stable_hash
 from whetstone.train.batch import MadeRows, Row, make_rows
+from whetstone.train.check import Checked
 from whetstone.train.order import RowOrder
 from whetstone.train.trainer import Observer, TrainingResult, fit
 
-__all__ = ["base_folder", "load_base", "tune"]
+__all__ = ["base_folder", "load_base", "row_order", "trainable", "tune"]
 
 
-def tune(run: Run, experiment: Experiment, observer: Observer, say: Callable[[str], None]) -> Manifest:
+def tune(
+    run: Run, experiment: Experiment, checked: Checked, observer: Observer, say: Callable[[str], None]
+) -> Manifest:
     """Trains what the experiment says; a run that is already tuned is left as it is.
 
     The tuned weights appear in one rename and are recorded after it, so a run that was interrupted has none and starts
@@ -34,29 +37,33 @@ def tune(run: Run, experiment: Experiment, observer: Observer, say: Callable[[st
     Args:
         run: The folder; begun here when it is new.
         experiment: What to do.
+        checked: The examples, and what was found in them.
         observer: Told of every logged step.
         say: Told, in one line each, what is being done.
 
     Raises:
         UserError: Data, model or settings cannot be used; nothing is left half written.
     """
+    checked.refuse(experiment)
     manifest = run.begin(experiment)
     if manifest.tuning is not None:
         return manifest
-    splits = load_splits(experiment.data)
+    splits = checked.data.splits
     # Full training of bfloat16 weights loses small updates: the weights stay float32, autocast does the products.
     dtype = experiment.model.dtype if experiment.tune.method == "lora" else "float32"
     base = load_base(run, experiment, splits, dtype=dtype)
-    limits = experiment.data, experiment.tune, context_tokens(base.model)
+    limits = experiment.data, experiment.tune, context_tokens(base.model.config)
     task = make_rows(splits.train, base.template, *limits)
-    replayed = load_replay(experiment.data)
-    replay = make_rows(replayed, base.template, *limits, origin="replay") if replayed else MadeRows([], 0, 0)
+    replay = (
+        make_rows(checked.replay, base.template, *limits, origin="replay") if checked.replay else MadeRows([], 0, 0)
+    )
     validation = make_rows(splits.validation, base.template, *limits).rows if splits.validation else []
-    model = _trainable(base.model, experiment)
+    model = trainable(base.model, experiment.tune)
+    write_json(run.check_path, checked.as_json())
     manifest = run.update(
-        data=DataRecord(counts=splits.counts(), hashes=splits.hashes()),
+        data=_data_record(checked),
         base=record_weights(experiment.model.base or "scratch", base.folder, base.model),
-        notes=(*_length_notes(task, "training"), *_length_notes(replay, "replay")),
+        notes=(*checked.notes(), *_length_notes(task, "training"), *_length_notes(replay, "replay")),
     )
     say(
         f"{len(splits.train):,} examples give {len(task.rows):,} rows; "
@@ -65,7 +72,7 @@ def tune(run: Run, experiment: Experiment, observer: Observer, say: Callable[[st
     )
     run.metrics_path.unlink(missing_ok=True)
     half = experiment.model.dtype == "bfloat16"
-    order = _order([*task.rows, *replay.rows], experiment)
+    order = row_order([*task.rows, *replay.rows], experiment)
     result = fit(model, order, validation, experiment.tune, run.metrics_path, observer, bfloat16=half)
     return _save(run, experiment, model, base, result)
 
@@ -81,10 +88,8 @@ def load_base(run: Run, experiment: Experiment, splits: Splits, *, dtype: str | 
     """
     section = experiment.model
     if section.scratch is not None and not run.weights("base").exists():
-        texts = [turn.content for example in splits.train for turn in example.messages]
-        texts += [reference for example in splits.train for reference in example.references]
         with atomic_folder(run.weights("base")) as folder:
-            save_scratch(folder, section.scratch, texts, experiment.tune.seed)
+            save_scratch(folder, section.scratch, scratch_texts(splits.train), experiment.tune.seed)
     device = choose_device(section.device)
     return load_model(
         base_folder(run, experiment), template=section.template, dtype=dtype or section.dtype, device=device
@@ -96,11 +101,20 @@ def base_folder(run: Run, experiment: Experiment) -> Path:
     return run.weights("base") if experiment.model.base is None else locate(experiment.model.base)
 
 
-def _trainable(model: PreTrainedModel, experiment: Experiment) -> PreTrainedModel:
-    set_seed(experiment.tune.seed)
-    if experiment.tune.method == "lora":
-        return add_adapter(model, experiment.tune)
-    return model.train()
+def trainable(model: PreTrainedModel, tune: Tune) -> PreTrainedModel:
+    """A model with what the method trains, ready to be trained; what is drawn at random comes from the seed."""
+    set_seed(tune.seed)
+    return add_adapter(model, tune) if tune.method == "lora" else model.train()
+
+
+def _data_record(checked: Checked) -> DataRecord:
+    splits, replay = checked.data.splits, checked.replay
+    return DataRecord(
+        counts=splits.counts(),
+        hashes=splits.hashes(),
+        replay_examples=len(replay),
+        replay_hash=stable_hash([example.as_row() for example in replay]) if replay else None,
+    )
 
 
 def _length_notes(made: MadeRows, kind: str) -> tuple[str, ...]:
@@ -111,7 +125,8 @@ def _length_notes(made: MadeRows, kind: str) -> tuple[str, ...]:
     )
 
 
-def _order(rows: list[Row], experiment: Experiment) -> RowOrder:
+def row_order(rows: Sequence[Row], experiment: Experiment) -> RowOrder:
+    """The order in which an experiment learns its rows."""
     tune, replay = experiment.tune, experiment.data.replay
     return RowOrder(rows, tune.batch_size * tune.accumulation, tune.seed, replay.fraction if replay else 0.0)
 

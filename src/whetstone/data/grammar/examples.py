@@ -8,7 +8,7 @@ the test examples, but none of their sentences.
 from collections.abc import Callable, Sequence
 from random import Random
 
-from whetstone.data.example import Example, Message
+from whetstone.data.example import Example, Message, normalised
 from whetstone.data.grammar.corpus import Cell, CleanSentence, clean_sentences, corrections, split_cells
 from whetstone.data.sources import ask
 from whetstone.data.split import Splits
@@ -33,12 +33,15 @@ def correction_splits(data: Data, source: GrammarSource) -> Splits:
 def instruction_splits(data: Data, source: GrammarSource) -> Splits:
     """Plain instructions with their answers; the test part holds only those that have one right answer.
 
-    A question such as "Write a sentence about the garden." can be asked only once, so it is left to training.
+    A question that training has asked ("Write a sentence about the garden.") is left out of the validation part.
     """
     cells = split_cells(source.seed)
+    train = _instructions(data, (*cells.train, *cells.mixed), source.train, source.seed, "train")
+    asked = {normalised(example.source) for example in train}
+    validation = _instructions(data, cells.validation, source.validation, source.seed, "validation")
     return Splits(
-        train=_instructions(data, (*cells.train, *cells.mixed), source.train, source.seed, "train"),
-        validation=_instructions(data, cells.validation, source.validation, source.seed, "validation"),
+        train=train,
+        validation=tuple(example for example in validation if normalised(example.source) not in asked),
         test=_exact_instructions(data, cells.test, source.test, source.seed),
     )
 
@@ -63,8 +66,8 @@ def _instructions(data: Data, cells: Sequence[Cell], count: int, seed: int, part
     copies = corrections(cells, count * 3 // 10, seed)
     sentences = clean_sentences(cells, count - len(copies), seed)
     made = [(*_copy_text(copy.source), f"{copy.frame}/{copy.theme}", "copy") for copy in copies]
-    kinds = [kind for kind in _INSTRUCTIONS if part == "train" or kind != "write"]
-    names = rng.choices(kinds, [_INSTRUCTIONS[kind][1] for kind in kinds], k=len(sentences))
+    weights = [weight for _, weight in _INSTRUCTIONS.values()]
+    names = rng.choices(list(_INSTRUCTIONS), weights, k=len(sentences))
     for sentence, name in zip(sentences, names, strict=True):
         instruction, _ = _INSTRUCTIONS[name]
         made.append((*instruction(sentence, rng), f"{sentence.frame}/{sentence.theme}", name))

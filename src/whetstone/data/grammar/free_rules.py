@@ -106,7 +106,7 @@ bad/better/good [at] ING/it/MASS -> on
 afraid/scared/capable/aware [of] -> from | with
 different/differs [from] -> of | with
 consist/consists/consisted [of] -> from | by
-responsible/famous/reason/reasons [for] -> of
+responsible/famous [for] -> of
 wait/waits/waited/waiting [for] -> of | at
 married [to] -> with
 arrive/arrives/arrived [at/in] DET -> to | into

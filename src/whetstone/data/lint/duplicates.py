@@ -183,7 +183,7 @@ def near_duplicates(overlap: Overlap, threshold: float) -> list[Finding]:
     sources = np.concatenate((overlap.trained_sources, overlap.held_out_sources))
     first = np.sort(np.unique(sources, return_index=True)[1])
     named = [examples[index] for index in first if not _is_blank(examples[index])]
-    pool = sum(index < len(overlap.splits.train) and not _is_blank(examples[index]) for index in first)
+    pool = int(sum(index < len(overlap.splits.train) and not _is_blank(examples[index]) for index in first))
     groups = np.full(len(named), -1)
     groups[:pool] = digests(example.group for example in named[:pool]).view(np.int64)
     search = NearSearch(len(named), lambda text: compared_text(named[text]))

@@ -1,0 +1,126 @@
+"""``whet check`` and the same checks before ``whet tune``, in real processes."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WHET = Path(sys.executable).parent / "whet"
+
+EXPERIMENT = """\
+name: mine
+model: {{base: builtin:demo-base}}
+data:
+  source: {source}
+  prompt: "Correct: {{source}}"
+  max_tokens: 128
+{more}
+tune: {{steps: 2, batch_size: 4}}
+judge: {{generation: {{max_new_tokens: 40}}}}
+"""
+
+SUBJECTS = ("She", "My brother", "The teacher", "Anna", "Our neighbour", "The student", "His cat", "Nobody")
+VERBS = (("goes", "go"), ("walks", "walk"), ("drives", "drive"), ("runs", "run"), ("travels", "travel"))
+PLACES = ("to the market", "to school", "to a library", "to the station", "along the river", "into the garden")
+
+
+def pairs() -> list[dict[str, Any]]:
+    """240 learner sentences, each with six corrections: a row for every pair."""
+    return [
+        {"prompt": f"{subject} {wrong} {place}{number}.", "response": f"{subject} {right} {place}{number}{end}"}
+        for subject in SUBJECTS
+        for right, wrong in VERBS
+        for number, place in enumerate(PLACES)
+        for end in (".", "!", " now.", " today.", " at once.", " again.")
+    ]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def experiment(folder: Path, source: str, more: str = "") -> None:
+    (folder / "mine.yaml").write_text(EXPERIMENT.format(source=source, more=more))
+
+
+def whet(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([WHET, *arguments], cwd=folder, capture_output=True, text=True, timeout=100)
+    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture
+def leaky(tmp_path: Path) -> Path:
+    """Pairs shuffled 80/10/10, as they should not be."""
+    rows = pairs()
+    random.Random(0).shuffle(rows)
+    ends = len(rows) * 8 // 10, len(rows) * 9 // 10
+    write(tmp_path / "train.jsonl", rows[: ends[0]])
+    write(tmp_path / "validation.jsonl", rows[ends[0] : ends[1]])
+    write(tmp_path / "test.jsonl", rows[ends[1] :])
+    experiment(tmp_path, "{train: train.jsonl, validation: validation.jsonl, test: test.jsonl}")
+    return tmp_path
+
+
+def test_shuffled_pairs_are_a_leak_and_a_split_by_group_is_none(leaky: Path) -> None:
+    found = json.loads(whet(leaky, "check", "mine.yaml", "--json", code=2).stdout)
+    (leak,) = [finding for finding in found["findings"] if finding["code"] == "held-out-source-in-training"]
+    assert leak["severity"] == "error"
+    assert leak["share"] >= 0.99
+    assert not found["ok"]
+    assert found["speed"] is None
+
+    write(leaky / "all.jsonl", pairs())
+    experiment(leaky, "all.jsonl")
+    found = json.loads(whet(leaky, "check", "mine.yaml", "--json", "--no-probe").stdout)
+    assert found["ok"]
+    assert "held-out-source-in-training" not in [finding["code"] for finding in found["findings"]]
+    assert [part["part"] for part in found["parts"]] == ["train", "validation", "test"]
+    assert sum(part["rows"] for part in found["parts"]) == 1440
+
+
+def test_tuning_stops_at_an_error_and_leaves_nothing(leaky: Path) -> None:
+    done = whet(leaky, "tune", "mine.yaml", code=2)
+    assert "error: held-out-source-in-training" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (leaky / "runs" / "mine" / "run.json").exists()
+
+
+def test_an_error_that_is_allowed_is_recorded(leaky: Path) -> None:
+    path = leaky / "mine.yaml"
+    text = path.read_text().replace("  max_tokens", "  lint: {allow: [held-out-source-in-training]}\n  max_tokens")
+    path.write_text(text)
+    whet(leaky, "tune", "mine.yaml")
+    run = leaky / "runs" / "mine"
+    manifest = json.loads((run / "run.json").read_text())
+    assert any(note.startswith("held-out-source-in-training: ") for note in manifest["notes"])
+    kept = json.loads((run / "check.json").read_text())
+    assert "held-out-source-in-training" in [finding["code"] for finding in kept["findings"]]
+
+
+def test_the_terminal_shows_sources_lengths_tokens_memory_and_speed(tmp_path: Path) -> None:
+    rows = [*pairs()[::6], {"prompt": 3, "response": "x"}]
+    write(tmp_path / "rows.jsonl", rows)
+    experiment(tmp_path, "rows.jsonl", "  on_bad_row: skip")
+    shown = whet(tmp_path, "check", "mine.yaml", "--show", "2").stdout
+    assert "prompt-response" in shown
+    assert f"{tmp_path}/rows.jsonl:241" in shown.replace("\n", "")
+    assert "skipped-row" in shown
+    assert shown.replace("\n", "").count("<|assistant|>│") == 2
+    assert "peak on cpu" in shown
+    assert "an epoch" in shown
+    assert "nothing stops training; next: whet tune mine.yaml" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_malformed_row_is_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [*pairs(), {"prompt": "x"}])
+    experiment(tmp_path, "rows.jsonl")
+    done = whet(tmp_path, "check", "mine.yaml", code=2)
+    assert done.stderr.startswith(f"error: {tmp_path}/rows.jsonl:1441: ")
+    assert done.stderr.count("\n") == 1
