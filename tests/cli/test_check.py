@@ -107,9 +107,10 @@ def test_the_terminal_shows_sources_lengths_tokens_memory_and_speed(tmp_path: Pa
     rows = [*pairs()[::6], {"prompt": 3, "response": "x"}]
     write(tmp_path / "rows.jsonl", rows)
     experiment(tmp_path, "rows.jsonl", "  on_bad_row: skip")
-    shown = whet(tmp_path, "check", "mine.yaml", "--show", "2").stdout
+    done = whet(tmp_path, "check", "mine.yaml", "--show", "2")
+    shown = done.stdout
     assert "prompt-response" in shown
-    assert f"{tmp_path}/rows.jsonl:241" in shown.replace("\n", "")
+    assert f"  {tmp_path}/rows.jsonl:241: prompt: expected text, found a number" in done.stderr
     assert "skipped-row" in shown
     assert shown.replace("\n", "").count("<|assistant|>│") == 2
     assert "peak on cpu" in shown

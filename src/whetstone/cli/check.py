@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from whetstone.cli.common import JsonOption, print_json, resolve_experiment, working
+from whetstone.cli.common import JsonOption, print_json, report_skipped, resolve_experiment, working
 
 if TYPE_CHECKING:
     from whetstone.data.finding import Finding
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from whetstone.train.lengths import PartLengths
     from whetstone.train.probe import SpeedEstimate
 
-__all__ = ["check", "print_findings", "print_skipped"]
+__all__ = ["check", "print_findings"]
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-_SKIPPED_SHOWN = 5
 _BAR_CELLS = 30
 
 
@@ -49,6 +48,7 @@ def check(
         checked = run_checks(chosen, say)
         stopping = checked.stopping(chosen)
         speed = measure_speed(chosen, checked, say) if probe and not stopping and checked.memory.fits else None
+    report_skipped(checked.data.sources)
     views = view_rows(chosen, checked, show)
     if as_json:
         rows = [[{"text": t.text, "learned": t.learned, "special": t.special} for t in view] for view in views]
@@ -72,19 +72,8 @@ def print_findings(console: Console, findings: "list[Finding] | tuple[Finding, .
     console.print(table)
 
 
-def print_skipped(console: Console, sources: "tuple[SourceSummary, ...]") -> None:
-    """Lists the first rows that were left out, and counts the others."""
-    for source in sources:
-        for row in source.skipped[:_SKIPPED_SHOWN]:
-            console.print(Text(f"skipped  {row.where}: {row.reason}", style="yellow"))
-        more = len(source.skipped) - _SKIPPED_SHOWN
-        if more > 0:
-            console.print(Text(f"skipped  and {more:,} more rows of {source.name}", style="yellow"))
-
-
 def _print(console: Console, checked: "Checked", speed: "SpeedEstimate | None", views: "list[list[TokenView]]") -> None:
     console.print(_sources(checked.data.sources))
-    print_skipped(console, checked.data.sources)
     console.print("", _parts(checked.lengths), "", _histogram(checked.lengths[0]), sep="\n")
     for view in views:
         console.print("", _tokens(view), sep="\n")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ from rich.progress import (
 from whetstone.errors import UserError
 
 if TYPE_CHECKING:
+    from whetstone.data.sources import SourceSummary
     from whetstone.experiment import Experiment
     from whetstone.report.summary import Summary
     from whetstone.run import Run
@@ -33,6 +34,7 @@ __all__ = [
     "NameOption",
     "RunsOption",
     "print_json",
+    "report_skipped",
     "resolve_experiment",
     "resolve_run",
     "sampling_progress",
@@ -47,6 +49,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 NameOption = Annotated[str | None, typer.Option("--name", help="The run's name, instead of the experiment's.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Begin anew: replace what an earlier call has finished.")]
 
+_SKIPPED_SHOWN = 5
+
 status = Console(stderr=True, highlight=False)
 """Progress and notes go to standard error; results go to standard output."""
 
@@ -54,6 +58,17 @@ status = Console(stderr=True, highlight=False)
 def print_json(value: Any) -> None:
     """Prints one JSON object for scripts."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def report_skipped(sources: "Iterable[SourceSummary]") -> None:
+    """Says on standard error which rows were left out: how many, and the first few."""
+    for source in sources:
+        if source.skipped:
+            said = [f"{source.name}: {len(source.skipped):,} of {source.rows:,} rows left out"]
+            said += [f"  {row.where}: {row.reason}" for row in source.skipped[:_SKIPPED_SHOWN]]
+            more = len(source.skipped) - _SKIPPED_SHOWN
+            said += [f"  and {more:,} more"] if more > 0 else []
+            status.print("\n".join(said), markup=False, soft_wrap=True)
 
 
 def show_summary(summary: "Summary", run: "Run", *, as_json: bool) -> None:

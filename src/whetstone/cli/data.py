@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from whetstone.cli.common import JsonOption, print_json, status
+from whetstone.cli.common import JsonOption, print_json, report_skipped, status
 from whetstone.data.export import ExportFormat, ReferenceChoice
 from whetstone.errors import UserError
 
@@ -35,7 +35,7 @@ PartOption = Annotated[str | None, typer.Option("--part", help="Which part of a 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="The same seed gives the same examples.", min=0)]
 
-_SKIPPED_SHOWN = 5
+_TEXTS_SHOWN = 5
 
 data = typer.Typer(
     name="data",
@@ -307,22 +307,8 @@ def _read(source: str, options: _Options) -> _Read:
         parts = {name: found[name] for name in ("all", "train", "validation", "test") if name in found}
         summaries = tuple(part.summary for part in parts.values())
         read = _Read(section, {name: part.examples for name, part in parts.items()}, summaries)
-    _report_skipped(read.sources)
+    report_skipped(read.sources)
     return read
-
-
-def _report_skipped(sources: "Sequence[SourceSummary]") -> None:
-    for summary in sources:
-        if summary.skipped:
-            status.print(
-                f"{summary.name}: {len(summary.skipped):,} of {summary.rows:,} rows left out",
-                markup=False,
-                soft_wrap=True,
-            )
-        for row in summary.skipped[:_SKIPPED_SHOWN]:
-            status.print(f"  {row.where}: {row.reason}", markup=False, soft_wrap=True)
-        if len(summary.skipped) > _SKIPPED_SHOWN:
-            status.print(f"  and {len(summary.skipped) - _SKIPPED_SHOWN:,} more")
 
 
 def _check_out(out: Path, force: bool) -> None:
@@ -370,7 +356,7 @@ def _planted(examples: "Sequence[Example]", planting: "Planting", clean: str) ->
         )
     augmented = plant_errors(examples, planting)
     if augmented.barren:
-        shown = ", ".join(augmented.barren[:_SKIPPED_SHOWN])
+        shown = ", ".join(augmented.barren[:_TEXTS_SHOWN])
         status.print(
             f"{len(augmented.barren):,} of {len(examples):,} texts admit no such error and were left out: {shown}",
             markup=False,

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whetstone.cli.check import print_findings, print_skipped
+from whetstone.cli.check import print_findings
 from whetstone.cli.common import (
     FreshOption,
     JsonOption,
     NameOption,
     RunsOption,
     print_json,
+    report_skipped,
     resolve_experiment,
     status,
     training_progress,
@@ -61,7 +62,7 @@ def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool) -> "Manifest"
         return manifest
     with working() as say:
         checked = check(experiment, say)
-    print_skipped(status, checked.data.sources)
+    report_skipped(checked.data.sources)
     print_findings(status, [finding for finding in checked.findings if finding.severity != "note"])
     checked.refuse(experiment)
     if fresh:

@@ -1,9 +1,11 @@
 """A fault in the data, said so that it can be mended."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from whetstone.data_section import FindingCode
+if TYPE_CHECKING:
+    # The schema brings pydantic with it, which a command line that prints help can do without.
+    from whetstone.data_section import FindingCode
 
 __all__ = ["EXAMPLES_SHOWN", "Finding", "Severity", "excerpt"]
 
@@ -28,7 +30,7 @@ class Finding:
         examples: Up to three, each with the example's id.
     """
 
-    code: FindingCode
+    code: "FindingCode"
     severity: Severity
     count: int
     total: int

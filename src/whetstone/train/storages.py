@@ -57,7 +57,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Runs one operation and follows what it made."""
         if func is torch.ops.aten.nonzero.default:
-            made = torch.empty(self._loss_columns, 1, dtype=torch.int64)
+            made = torch.zeros(self._loss_columns, 1, dtype=torch.int64)
         elif func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:
             return False
         else:
