@@ -12,6 +12,7 @@ summed up: computed, not measured. Their attention keeps other workspaces and th
 
 import platform
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -233,7 +234,8 @@ def _without_memory(plan: Plan) -> tuple[nn.Module, PreTrainedModel]:
     """The model as it will be trained, on the meta device, and the base model inside."""
     with torch.device("meta"):
         try:
-            base = AutoModelForCausalLM.from_config(plan.config, dtype=plan.weights_dtype)
+            # transformers writes the type into the configuration that it is given.
+            base = AutoModelForCausalLM.from_config(deepcopy(plan.config), dtype=plan.weights_dtype)
         except ValueError as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"model.base: is not a causal language model that transformers knows ({reason})") from None
