@@ -97,7 +97,7 @@ def measure(path: Path, model: str) -> dict[str, object]:
     times = [began for began, _ in stages.values()]
     peaks = {"imports": imported_bytes, **{stage: peak for stage, (_, peak) in stages.items()}}
     return {
-        "rows": sum(checked.data.splits.counts().values()),
+        "rows": sum(checked.splits.counts().values()),
         "file_bytes": path.stat().st_size,
         "tokens": sum(part.tokens for part in checked.lengths),
         "seconds": {
@@ -107,7 +107,7 @@ def measure(path: Path, model: str) -> dict[str, object]:
         "seconds_in_all": round(times[-1] - started_s, 2),
         "processor_seconds": round(time.process_time(), 2),
         "peak_megabytes_when_it_began": {stage: peak // 2**20 for stage, peak in peaks.items()},
-        "planted": planted(checked.data.splits),
+        "planted": planted(checked.splits),
         "found": {finding.code: finding.count for finding in checked.findings},
     }
 

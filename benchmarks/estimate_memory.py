@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import transformers
@@ -32,6 +33,10 @@ from whetstone.train.trainer import fit
 
 STEPS = 3
 CPU = torch.device("cpu")
+HEADER = (
+    "| model | method | batch | estimated, MB | measured, MB | ratio | increase est. | measured | ratio | s |\n"
+    "|---|---|---|---|---|---|---|---|---|---|\n"
+)
 
 
 def _llama(dim: int, layers: int, heads: int, key_heads: int, feed_forward: int, vocabulary: int) -> PretrainedConfig:
@@ -82,7 +87,7 @@ class Case:
     """One training to be estimated and measured: ``rows`` equal rows of ``tokens``, the last ``learned`` of them."""
 
     shape: str
-    method: str
+    method: Literal["lora", "full", "scratch"]
     rows: int
     tokens: int
     learned: int
@@ -174,17 +179,17 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if arguments.case:
-        print(json.dumps(_measure(Case(**json.loads(arguments.case)), arguments.folder)))
+        sys.stdout.write(json.dumps(_measure(Case(**json.loads(arguments.case)), arguments.folder)) + "\n")
         return
-    print("| model | method | batch | estimated, MB | measured, MB | ratio | increase est. | measured | ratio | s |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    sys.stdout.write(HEADER)
     with tempfile.TemporaryDirectory() as temporary:
         for case in CASES:
             folder = _save(case.shape, Path(temporary) / case.shape)
             command = [sys.executable, __file__, "--case", json.dumps(asdict(case)), "--folder", str(folder)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             result = json.loads(output.splitlines()[-1])
-            print(_row(case, result), flush=True)
+            sys.stdout.write(_row(case, result))
+            sys.stdout.flush()
             if arguments.json:
                 with arguments.json.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({**asdict(case), **result}) + "\n")
@@ -200,7 +205,7 @@ def _row(case: Case, result: dict[str, float]) -> str:
     cells += [case.method if case.dtype == "float32" else f"{case.method}, {case.dtype}", batch]
     cells += [f"{estimate / 1e6:,.0f}", f"{measured / 1e6:,.0f}", f"{estimate / measured:.2f}"]
     cells += [f"{increase / 1e6:,.0f}", f"{grown / 1e6:,.0f}", f"{increase / grown:.2f}"]
-    return f"| {' | '.join([*cells, format(result['estimated_s'], '.1f')])} |"
+    return f"| {' | '.join([*cells, format(result['estimated_s'], '.1f')])} |\n"
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ FindingCode = Literal[
     "secret",
     "small-test",
     "skipped-row",
+    "nothing-to-judge",
     "too-long",
     "answer-limit",
     "context",

@@ -48,7 +48,7 @@ def check(
         checked = run_checks(chosen, say)
         stopping = checked.stopping(chosen)
         speed = measure_speed(chosen, checked, say) if probe and not stopping and checked.memory.fits else None
-    report_skipped(checked.data.sources)
+    report_skipped(checked.sources)
     views = view_rows(chosen, checked, show)
     if as_json:
         rows = [[{"text": t.text, "learned": t.learned, "special": t.special} for t in view] for view in views]
@@ -73,7 +73,7 @@ def print_findings(console: Console, findings: "list[Finding] | tuple[Finding, .
 
 
 def _print(console: Console, checked: "Checked", speed: "SpeedEstimate | None", views: "list[list[TokenView]]") -> None:
-    console.print(_sources(checked.data.sources))
+    console.print(_sources(checked.sources))
     console.print("", _parts(checked.lengths), "", _histogram(checked.lengths[0]), sep="\n")
     for view in views:
         console.print("", _tokens(view), sep="\n")

@@ -62,7 +62,7 @@ def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool) -> "Manifest"
         return manifest
     with working() as say:
         checked = check(experiment, say)
-    report_skipped(checked.data.sources)
+    report_skipped(checked.sources)
     print_findings(status, [finding for finding in checked.findings if finding.severity != "note"])
     checked.refuse(experiment)
     if fresh:

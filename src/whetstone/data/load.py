@@ -49,8 +49,8 @@ def load_data(data: Data) -> LoadedData:
     return LoadedData(split_by_group(loaded.examples, data.split), (loaded.summary,))
 
 
-def load_replay(data: Data) -> tuple[Example, ...]:
-    """The examples that ``data.replay`` mixes into training; none without it.
+def load_replay(data: Data) -> Loaded | None:
+    """The examples that ``data.replay`` mixes into training; None without it.
 
     Of a source with parts only its training part is replayed, so that its test part can still judge.
 
@@ -58,16 +58,17 @@ def load_replay(data: Data) -> tuple[Example, ...]:
         UserError: The source cannot be read, or a row is malformed.
     """
     if data.replay is None:
-        return ()
+        return None
     source = data.replay.source
     if isinstance(source, GrammarSource):
-        return _generate(data, source).train
+        examples = _generate(data, source).train
+        return Loaded(examples, _generated_summary(source, len(examples)))
     if isinstance(source, FilesSource):
         source = source.train
     # The prompt and the system turn are the task's; replayed rows are asked as they stand.
     plain = data.model_copy(update={"format": data.replay.format, "prompt": "{source}", "system": None})
     parts = read_parts(plain, source)
-    return parts.get("train", next(iter(parts.values()))).examples
+    return parts.get("train", next(iter(parts.values())))
 
 
 def _generate(data: Data, source: GrammarSource) -> Splits:

@@ -10,10 +10,11 @@ from typing import Any, get_args
 from transformers import PreTrainedConfig
 
 from whetstone.data.example import Example
-from whetstone.data.finding import EXAMPLES_SHOWN, Finding, Severity
+from whetstone.data.finding import EXAMPLES_SHOWN, Finding, Severity, excerpt
 from whetstone.data.lint.lint import lint
-from whetstone.data.load import LoadedData, load_data, load_replay
+from whetstone.data.load import load_data, load_replay
 from whetstone.data.sources import SourceSummary
+from whetstone.data.split import Splits
 from whetstone.data.template import Template
 from whetstone.errors import UserError
 from whetstone.experiment import Experiment
@@ -41,16 +42,18 @@ class Checked:
     """What was read, and what was found in it.
 
     Attributes:
-        data: The parts, and what they were read from.
+        splits: The three parts.
         replay: The examples to mix in.
+        sources: What all of them were read from.
         template: What renders them.
         findings: Errors first.
         lengths: One entry for each part that has rows.
         memory: The estimate of the peak.
     """
 
-    data: LoadedData
+    splits: Splits
     replay: tuple[Example, ...]
+    sources: tuple[SourceSummary, ...]
     template: Template
     findings: tuple[Finding, ...]
     lengths: tuple[PartLengths, ...]
@@ -79,7 +82,7 @@ class Checked:
     def notes(self) -> tuple[str, ...]:
         """What was decided about the data, for the run's record."""
         allowed = [finding for finding in self.findings if finding.severity == "error"]
-        skipped = sum(len(source.skipped) for source in self.data.sources)
+        skipped = sum(len(source.skipped) for source in self.sources)
         return (
             *(f"{finding.code}: {finding.message} (allowed by data.lint.allow)." for finding in allowed),
             *((f"{skipped:,} malformed rows were left out (data.on_bad_row).",) if skipped else ()),
@@ -88,7 +91,7 @@ class Checked:
     def as_json(self) -> dict[str, Any]:
         """What ``--json`` prints and the run keeps."""
         return {
-            "sources": [asdict(source) for source in self.data.sources],
+            "sources": [asdict(source) for source in self.sources],
             "parts": [part.as_row() for part in self.lengths],
             "findings": [finding.as_row() for finding in self.findings],
             "memory": self.memory.as_row(),
@@ -107,12 +110,13 @@ def check(experiment: Experiment, say: Say) -> Checked:
         UserError: Data or model cannot be read, so that there is nothing to check.
     """
     say("reading the data")
-    data, replay = load_data(experiment.data), load_replay(experiment.data)
-    splits = data.splits
-    subject = _describe(experiment, data)
+    data, replayed = load_data(experiment.data), load_replay(experiment.data)
+    splits, replay = data.splits, replayed.examples if replayed else ()
+    sources = (*data.sources, replayed.summary) if replayed else data.sources
+    subject = _describe(experiment, splits)
     context = context_tokens(subject.config)
     say("looking for leaks and faults")
-    findings = [*lint(splits, experiment.data, replay), *_skipped(data.sources)]
+    findings = [*lint(splits, experiment.data, replay), *_skipped(sources), *_plain_text_tests(splits)]
     learned = {"train": splits.train, "validation": splits.validation, "replay": replay}
     learned = {name: part for name, part in learned.items() if part}
     say("auditing the template")
@@ -136,8 +140,9 @@ def check(experiment: Experiment, say: Say) -> Checked:
     ]
     order = get_args(Severity)
     return Checked(
-        data=data,
+        splits=splits,
         replay=replay,
+        sources=sources,
         template=subject.template,
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
         lengths=tuple(summaries),
@@ -148,7 +153,7 @@ def check(experiment: Experiment, say: Say) -> Checked:
 def view_rows(experiment: Experiment, checked: Checked, count: int) -> list[list[TokenView]]:
     """The first training rows, token by token, as they leave the collator."""
     rows = audit_rows(
-        checked.data.splits.train[:count],
+        checked.splits.train[:count],
         checked.template,
         experiment.data,
         experiment.tune,
@@ -167,7 +172,7 @@ class _Subject:
     config: PreTrainedConfig
 
 
-def _describe(experiment: Experiment, data: LoadedData) -> _Subject:
+def _describe(experiment: Experiment, splits: Splits) -> _Subject:
     section = experiment.model
     if section.base is not None:
         folder = locate(section.base)
@@ -175,7 +180,7 @@ def _describe(experiment: Experiment, data: LoadedData) -> _Subject:
         return _Subject(template, end_ids, load_config(folder))
     if section.scratch is None:
         raise AssertionError("an experiment has a base or a shape")
-    tokenizer = train_tokenizer(scratch_texts(data.splits.train), section.scratch.vocabulary_size)
+    tokenizer = train_tokenizer(scratch_texts(splits.train), section.scratch.vocabulary_size)
     config = scratch_config(section.scratch, tokenizer)
     return _Subject(Template(tokenizer, section.template), [tokenizer.eos_token_id], config)
 
@@ -194,6 +199,24 @@ def _skipped(sources: Sequence[SourceSummary]) -> list[Finding]:
             f"{len(skipped):,} of {total:,} rows are malformed and were left out (data.on_bad_row: skip).",
             "Mend them.",
             tuple(f"{row.where}: {row.reason}" for row in skipped[:EXAMPLES_SHOWN]),
+        )
+    ]
+
+
+def _plain_text_tests(splits: Splits) -> list[Finding]:
+    plain = [example for example in splits.test if not example.messages]
+    if not plain:
+        return []
+    return [
+        Finding(
+            "nothing-to-judge",
+            "warning",
+            len(plain),
+            len(splits.test),
+            f"{len(plain):,} of {len(splits.test):,} test examples are plain text, which asks nothing that could be "
+            "answered, so 'whet compare' will refuse them.",
+            "Give test rows with prompts: source: {train: ..., test: ...}.",
+            tuple(f"{example.id}: {excerpt(example.source)}" for example in plain[:EXAMPLES_SHOWN]),
         )
     ]
 

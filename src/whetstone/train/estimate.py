@@ -10,6 +10,7 @@ What a process holds on a CPU was measured against it (docs/benchmarks.md). For 
 summed up: computed, not measured. Their attention keeps other workspaces and their allocators have another waste.
 """
 
+import logging
 import platform
 from contextlib import nullcontext
 from copy import deepcopy
@@ -195,6 +196,8 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
     Raises:
         UserError: The architecture is not a causal language model, or cannot be followed without data.
     """
+    # Its log would show the traceback of what is said in one line below.
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     try:
         model, base = _without_memory(plan)
         with FakeTensorMode(allow_non_fake_inputs=True):

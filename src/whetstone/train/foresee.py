@@ -52,7 +52,7 @@ def _model(experiment: Experiment, checked: Checked) -> PreTrainedModel:
 
 def _rows(experiment: Experiment, checked: Checked, context: int) -> list[Row]:
     limits = experiment.data, experiment.tune, context
-    rows = make_rows(checked.data.splits.train, checked.template, *limits).rows
+    rows = make_rows(checked.splits.train, checked.template, *limits).rows
     if checked.replay:
         rows += make_rows(checked.replay, checked.template, *limits, origin="replay").rows
     return rows

@@ -65,7 +65,7 @@ def probe_speed(
     """
     epoch = order.epoch(0)
     lengths = np.array([len(row.input_ids) for row in order.rows])
-    mean = lengths[epoch].mean()
+    mean = float(lengths[epoch].mean())
     tokens, seconds = _time_steps(model, _rows_near(order, mean, steps), tune, bfloat16, steps)
     if seconds < _ENOUGH_S:
         steps = min(_MOST_STEPS, 1 + ceil((steps - 1) * _ENOUGH_S / seconds))

@@ -48,7 +48,7 @@ def tune(
     manifest = run.begin(experiment)
     if manifest.tuning is not None:
         return manifest
-    splits = checked.data.splits
+    splits = checked.splits
     # Full training of bfloat16 weights loses small updates: the weights stay float32, autocast does the products.
     dtype = experiment.model.dtype if experiment.tune.method == "lora" else "float32"
     base = load_base(run, experiment, splits, dtype=dtype)
@@ -108,7 +108,7 @@ def trainable(model: PreTrainedModel, tune: Tune) -> PreTrainedModel:
 
 
 def _data_record(checked: Checked) -> DataRecord:
-    splits, replay = checked.data.splits, checked.replay
+    splits, replay = checked.splits, checked.replay
     return DataRecord(
         counts=splits.counts(),
         hashes=splits.hashes(),
