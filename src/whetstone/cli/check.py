@@ -47,7 +47,8 @@ def check(
     with working() as say:
         checked = run_checks(chosen, say)
         stopping = checked.stopping(chosen)
-        speed = measure_speed(chosen, checked, say) if probe and not stopping and checked.memory.fits else None
+        fits = checked.memory is None or checked.memory.fits
+        speed = measure_speed(chosen, checked, say) if probe and fits and not stopping else None
     report_skipped(checked.sources)
     views = view_rows(chosen, checked, show)
     if as_json:
@@ -77,7 +78,8 @@ def _print(console: Console, checked: "Checked", speed: "SpeedEstimate | None", 
     console.print("", _parts(checked.lengths), "", _histogram(checked.lengths[0]), sep="\n")
     for view in views:
         console.print("", _tokens(view), sep="\n")
-    console.print("", _memory(checked.memory), sep="\n")
+    if checked.memory is not None:
+        console.print("", _memory(checked.memory), sep="\n")
     if speed is not None:
         console.print(_speed(speed))
     console.print("")

@@ -3,7 +3,7 @@
 ``whet check`` prints it; ``whet tune`` makes the same checks first, stops at errors and keeps the result in the run.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -23,8 +23,8 @@ from whetstone.models.load import context_tokens, load_config, load_template, lo
 from whetstone.models.scratch import scratch_config, scratch_texts, train_tokenizer
 from whetstone.train.advice import alternatives
 from whetstone.train.audit import TokenView, as_served, audit, audit_rows, view_tokens
-from whetstone.train.batch import measure_lengths
-from whetstone.train.estimate import MemoryEstimate, Plan, estimate_memory, largest_batch
+from whetstone.train.batch import RowLengths, measure_lengths
+from whetstone.train.estimate import MemoryEstimate, Plan, UnforeseeableError, estimate_memory, largest_batch
 from whetstone.train.lengths import (
     PartLengths,
     answer_findings,
@@ -48,7 +48,7 @@ class Checked:
         template: What renders them.
         findings: Errors first.
         lengths: One entry for each part that has rows.
-        memory: The estimate of the peak.
+        memory: The estimate of the peak; None for architectures whose shapes depend on data.
     """
 
     splits: Splits
@@ -57,7 +57,7 @@ class Checked:
     template: Template
     findings: tuple[Finding, ...]
     lengths: tuple[PartLengths, ...]
-    memory: MemoryEstimate
+    memory: MemoryEstimate | None
 
     def stopping(self, experiment: Experiment) -> list[Finding]:
         """The errors that the experiment does not allow."""
@@ -94,7 +94,7 @@ class Checked:
             "sources": [asdict(source) for source in self.sources],
             "parts": [part.as_row() for part in self.lengths],
             "findings": [finding.as_row() for finding in self.findings],
-            "memory": self.memory.as_row(),
+            "memory": self.memory.as_row() if self.memory else None,
             "template_hash": self.template.hash,
         }
 
@@ -129,11 +129,8 @@ def check(experiment: Experiment, say: Say) -> Checked:
     findings += length_findings(learned, lengths, experiment.data, limit)
     findings += answer_findings(splits, tested, experiment.judge, context)
     say("estimating memory")
-    fraction = experiment.data.replay.fraction if experiment.data.replay else 0.0
-    batch = largest_batch(lengths["train"], lengths.get("replay"), experiment.tune, limit, fraction)
-    plan = Plan(subject.config, experiment.tune, experiment.model.dtype, batch, choose_device(experiment.model.device))
-    memory = estimate_memory(plan)
-    findings += _memory_finding(plan, memory)
+    memory, memory_findings = _foresee_memory(experiment, subject, lengths, limit)
+    findings += memory_findings
     parts = {**learned, "test": splits.test}
     summaries = [
         summarise_lengths(name, part, {**lengths, "test": tested}[name], limit) for name, part in parts.items()
@@ -232,19 +229,31 @@ def _audit(
     return audit(rows, template.tokenizer, {template.end_of_turn_id, *subject.end_ids}, subject.end_ids)
 
 
-def _memory_finding(plan: Plan, memory: MemoryEstimate) -> list[Finding]:
+def _foresee_memory(
+    experiment: Experiment, subject: _Subject, lengths: Mapping[str, RowLengths], limit_tokens: int
+) -> tuple[MemoryEstimate | None, list[Finding]]:
+    """The estimate, where there can be one, and what to change when training does not fit."""
+    tune, replay = experiment.tune, experiment.data.replay
+    batch = largest_batch(
+        lengths["train"], lengths.get("replay"), tune, limit_tokens, replay.fraction if replay else 0.0
+    )
+    plan = Plan(subject.config, tune, experiment.model.dtype, batch, choose_device(experiment.model.device))
+    try:
+        memory = estimate_memory(plan)
+    except UnforeseeableError as error:
+        return None, [Finding("memory", "note", 0, 0, f"{error}.", "Start with a small tune.batch_size.")]
     if memory.fits:
-        return []
+        return memory, []
     needed, there = memory.peak_bytes, memory.held_bytes + memory.available_bytes
-    ways = alternatives(plan)
-    return [
+    ways = tuple(way.text for way in alternatives(plan))
+    return memory, [
         Finding(
             "memory",
             "warning",
             needed - there,
             needed,
             f"Training needs about {needed / 1e9:.1f} GB on {memory.device}, and {there / 1e9:.1f} GB are there.",
-            "Set one of these." if ways else "Take a smaller base; no batch size, length or data type makes it fit.",
-            tuple(way.text for way in ways),
+            "Set one of these." if ways else "Take a smaller base: no batch size, length or data type makes it fit.",
+            ways,
         )
     ]

@@ -34,7 +34,15 @@ from whetstone.train.batch import RowLengths
 from whetstone.train.loss import completion_loss
 from whetstone.train.storages import StorageTracker
 
-__all__ = ["BatchShape", "MemoryEstimate", "Plan", "available_bytes", "estimate_memory", "largest_batch"]
+__all__ = [
+    "BatchShape",
+    "MemoryEstimate",
+    "Plan",
+    "UnforeseeableError",
+    "available_bytes",
+    "estimate_memory",
+    "largest_batch",
+]
 
 _START_UP_BYTES = 40 * 2**20
 """What a training process holds on a CPU beside its tensors and the modules imported before: code that the first step
@@ -45,6 +53,10 @@ _ARENA_WASTE = 0.7
 its size has left. The median of 16 measured runs (0.4 to 1.8, docs/benchmarks.md)."""
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+class UnforeseeableError(UserError):
+    """The shapes of an architecture depend on data (routed experts, for instance), and there are none yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +206,8 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
     """Follows one training step of a plan without weights or data; seconds for some billions of parameters.
 
     Raises:
-        UserError: The architecture is not a causal language model, or cannot be followed without data.
+        UnforeseeableError: The architecture cannot be followed without data.
+        UserError: It is not a causal language model.
     """
     # Its log would show the traceback of what is said in one line below.
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
@@ -207,7 +220,7 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
     except RuntimeError as error:
         # What depends on data, such as which expert a token goes to, or has no kernel on this device.
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
+        raise UnforeseeableError(
             f"model.base: the memory that '{plan.config.model_type}' takes cannot be foreseen ({reason}); "
             "watch the first steps instead"
         ) from None
