@@ -101,8 +101,7 @@ def measure(path: Path, model: str) -> dict[str, object]:
         "file_bytes": path.stat().st_size,
         "tokens": sum(part.tokens for part in checked.lengths),
         "seconds": {
-            stage: round(after - before, 2)
-            for stage, before, after in zip(stages, times, times[1:], strict=False)
+            stage: round(after - before, 2) for stage, before, after in zip(stages, times, times[1:], strict=False)
         },
         "seconds_in_all": round(times[-1] - started_s, 2),
         "processor_seconds": round(time.process_time(), 2),

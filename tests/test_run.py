@@ -37,7 +37,9 @@ def test_begin_records_what_was_asked_and_with_what(tmp_path: Path) -> None:
 def test_begin_again_finds_the_same_run_and_refuses_another(tmp_path: Path) -> None:
     run = Run(tmp_path / "mine")
     first = run.begin(experiment())
-    assert run.begin(experiment(confidence=0.9)) == first
+    again = run.begin(experiment(confidence=0.9))
+    assert (again.created_at, again.training_hash) == (first.created_at, first.training_hash)
+    assert again.experiment == experiment(confidence=0.9), "an untrained run records what is asked of it now"
     with pytest.raises(UserError, match="--fresh"):
         run.begin(experiment(rank=9))
 

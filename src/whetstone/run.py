@@ -243,6 +243,9 @@ class Run:
                     f"{self.path}: holds a run with other model, data or tune sections ({manifest.training_hash}, this "
                     f"file gives {experiment.training_fingerprint()}); give --name NEW, or --fresh to replace it"
                 )
+            if manifest.tuning is None and manifest.judgement is None:
+                # What does not bear on the weights may still change before anything rests on it.
+                return self.update(experiment=experiment, experiment_hash=experiment.fingerprint())
             return manifest
         manifest = Manifest(
             name=self.name,

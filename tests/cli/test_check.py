@@ -1,13 +1,17 @@
 """``whet check`` and the same checks before ``whet tune``, in real processes."""
 
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from whetstone.models.load import BUILTIN_BASE, locate
 
 WHET = Path(sys.executable).parent / "whet"
 
@@ -49,7 +53,8 @@ def experiment(folder: Path, source: str, more: str = "") -> None:
 
 
 def whet(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([WHET, *arguments], cwd=folder, capture_output=True, text=True, timeout=100)
+    environment = {**os.environ, "COLUMNS": "300"}
+    done = subprocess.run([WHET, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -107,10 +112,9 @@ def test_the_terminal_shows_sources_lengths_tokens_memory_and_speed(tmp_path: Pa
     rows = [*pairs()[::6], {"prompt": 3, "response": "x"}]
     write(tmp_path / "rows.jsonl", rows)
     experiment(tmp_path, "rows.jsonl", "  on_bad_row: skip")
-    done = whet(tmp_path, "check", "mine.yaml", "--show", "2")
-    shown = done.stdout
+    shown = whet(tmp_path, "check", "mine.yaml", "--show", "2").stdout
     assert "prompt-response" in shown
-    assert f"  {tmp_path}/rows.jsonl:241: prompt: expected text, found a number" in done.stderr
+    assert f"  {tmp_path}/rows.jsonl:241: prompt: expected text, found a number" in shown
     assert "skipped-row" in shown
     assert shown.replace("\n", "").count("<|assistant|>│") == 2
     assert "peak on cpu" in shown
@@ -125,3 +129,69 @@ def test_a_malformed_row_is_one_line(tmp_path: Path) -> None:
     done = whet(tmp_path, "check", "mine.yaml", code=2)
     assert done.stderr.startswith(f"error: {tmp_path}/rows.jsonl:1441: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_fresh_costs_an_earlier_run_nothing_when_the_new_one_cannot_start(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", pairs()[::6])
+    experiment(tmp_path, "rows.jsonl")
+    whet(tmp_path, "tune", "mine.yaml")
+    run = tmp_path / "runs" / "mine"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    text = (tmp_path / "mine.yaml").read_text()
+
+    (tmp_path / "mine.yaml").write_text(text.replace("max_tokens: 128", "max_tokens: 5\n  too_long: drop"))
+    done = whet(tmp_path, "tune", "mine.yaml", "--fresh", code=2)
+    assert "error: too-long" in done.stderr
+    assert "Nothing is left of train." in done.stderr
+
+    weightless = tmp_path / "weightless"
+    weightless.mkdir()
+    for file in locate(BUILTIN_BASE).iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, weightless)
+    (tmp_path / "mine.yaml").write_text(text.replace("builtin:demo-base", "./weightless"))
+    done = whet(tmp_path, "tune", "mine.yaml", "--fresh", code=2)
+    assert f"{weightless}: cannot be loaded" in done.stderr
+
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_equal_experiments_give_equal_hashes_of_their_weights(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", pairs()[::6])
+    experiment(tmp_path, "rows.jsonl")
+    hashes = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run(
+            [WHET, "tune", "mine.yaml", "--name", f"run-{seed}"], cwd=tmp_path, env=environment, check=True, timeout=100
+        )
+        manifest = json.loads((tmp_path / "runs" / f"run-{seed}" / "run.json").read_text())
+        hashes.add(manifest["tuning"]["tuned"]["sha256"])
+    assert len(hashes) == 1
+
+
+def test_replay_is_checked_counted_and_shown_like_the_task(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", pairs()[::6])
+    general = [{"text": f"Number {number} is a number like any other."} for number in range(40)]
+    write(tmp_path / "general.jsonl", [*general, {"text": 3}])
+    experiment(tmp_path, "rows.jsonl", "  on_bad_row: skip\n  replay: {source: general.jsonl, fraction: 0.3}")
+    found = json.loads(whet(tmp_path, "check", "mine.yaml", "--json", "--no-probe").stdout)
+    assert [(Path(source["name"]).name, source["format"], source["rows"]) for source in found["sources"]] == [
+        ("rows.jsonl", "prompt-response", 240),
+        ("general.jsonl", "text", 41),
+    ]
+    assert [row["where"] for row in found["sources"][1]["skipped"]] == [f"{tmp_path}/general.jsonl:41"]
+    assert "skipped-row" in [finding["code"] for finding in found["findings"]]
+    assert {part["part"]: part["rows"] for part in found["parts"]}["replay"] == 40
+
+
+def test_plain_text_is_learned_and_the_check_says_that_it_cannot_be_judged(tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", [{"text": f"Number {number} is a number like any other."} for number in range(80)])
+    experiment(tmp_path, "rows.jsonl")
+    found = json.loads(whet(tmp_path, "check", "mine.yaml", "--json", "--no-probe").stdout)
+    (finding,) = [finding for finding in found["findings"] if finding["code"] == "nothing-to-judge"]
+    assert finding["count"] == finding["total"] == 16
+    assert found["ok"]
+    assert "answer-limit" not in [finding["code"] for finding in found["findings"]]
+    whet(tmp_path, "tune", "mine.yaml")
+    assert "plain text" in whet(tmp_path, "compare", "mine", code=2).stderr

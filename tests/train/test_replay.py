@@ -163,4 +163,4 @@ def test_replay_of_an_experiment_is_learned_and_cut_rows_are_noted(tmp_path: Pat
     assert manifest.data.replay_examples == 4
     assert "4 replay rows were longer than allowed and lost the end of their answer (data.too_long)." in manifest.notes
     assert seen[-1].loss_tokens_by_origin["replay"] > 0
-    assert any("4 rows are replayed" in line for line in said)
+    assert any("4 rows to replay" in line for line in said)

@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from whetstone.cli.common import JsonOption, print_json, report_skipped, resolve_experiment, working
+from whetstone.cli.common import JsonOption, print_json, resolve_experiment, working
 
 if TYPE_CHECKING:
     from whetstone.data.finding import Finding
@@ -49,7 +49,6 @@ def check(
         stopping = checked.stopping(chosen)
         fits = checked.memory is None or checked.memory.fits
         speed = measure_speed(chosen, checked, say) if probe and fits and not stopping else None
-    report_skipped(checked.sources)
     views = view_rows(chosen, checked, show)
     if as_json:
         rows = [[{"text": t.text, "learned": t.learned, "special": t.special} for t in view] for view in views]
@@ -75,7 +74,8 @@ def print_findings(console: Console, findings: "list[Finding] | tuple[Finding, .
 
 def _print(console: Console, checked: "Checked", speed: "SpeedEstimate | None", views: "list[list[TokenView]]") -> None:
     console.print(_sources(checked.sources))
-    console.print("", _parts(checked.lengths), "", _histogram(checked.lengths[0]), sep="\n")
+    console.print("", _parts(checked.lengths), "", sep="\n", crop=False)
+    console.print(_histogram(checked.lengths[0]))
     for view in views:
         console.print("", _tokens(view), sep="\n")
     if checked.memory is not None:
@@ -97,14 +97,19 @@ def _sources(sources: "tuple[SourceSummary, ...]") -> Table:
 
 
 def _parts(lengths: "tuple[PartLengths, ...]") -> Table:
-    table = Table("part", box=None, header_style="bold")
-    for heading in ("examples", "groups", "rows", "tokens", "learned", "median", "95 %", "longest", "too long"):
-        table.add_column(heading, justify="right")
+    """A line a part, as wide as its numbers are: a number that is cut is another number."""
+    headings = ("part", "examples", "groups", "rows", "tokens", "learned", "median", "95 %", "longest", "too long")
+    rows = []
     for part in lengths:
-        _, median, p95, longest = part.quantiles
-        numbers = (part.examples, part.groups, part.rows, part.tokens, part.loss_tokens, median, p95, longest)
-        over = Text(f"{part.too_long:,}", style="bold red" if part.too_long else "")
-        table.add_row(part.part, *(f"{number:,}" for number in numbers), over)
+        _, *quantiles = part.quantiles
+        numbers = (part.examples, part.groups, part.rows, part.tokens, part.loss_tokens, *quantiles, part.too_long)
+        rows.append((part.part, *(f"{number:,}" for number in numbers)))
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        width = max(len(row[number]) for row in (headings, *rows))
+        table.add_column(heading, justify="right" if number else "left", min_width=width, no_wrap=True)
+    for row, part in zip(rows, lengths, strict=True):
+        table.add_row(*row[:-1], Text(row[-1], style="bold red" if part.too_long else ""))
     return table
 
 

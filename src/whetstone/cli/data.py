@@ -132,7 +132,7 @@ def split(
     from whetstone.data.split import split_by_group
     from whetstone.files import atomic_folder
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if _exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out: {out} exists already and is not empty; give another folder")
     if test == 0:
         raise UserError("--test: 0 leaves nothing to judge with; give a share or a number of groups")
@@ -316,8 +316,15 @@ def _check_out(out: Path, force: bool) -> None:
     from whetstone.data.export import check_file_name
 
     check_file_name(out)
-    if out.exists() and not force:
+    if _exists(out) and not force:
         raise UserError(f"{out}: exists already; give another name, or --force to replace it")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give another name") from None
 
 
 def _report_written(out: Path, shape: ExportFormat, rows: int, as_json: bool) -> None:

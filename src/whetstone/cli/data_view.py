@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from whetstone.data.example import Example
+from whetstone.data.finding import excerpt
 from whetstone.data.statistics import Bin, Lengths, Spread, Statistics
 from whetstone.report.format import printable, share
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["example_panel", "print_parts", "print_statistics", "source_line", "source_lines_to_paste"]
 
 _LONGEST_TEXT_CHARS = 2000
+_LONGEST_LIST_CHARS = 200
 _BAR_CHARS = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _CATEGORIES_SHOWN = 20
@@ -28,9 +31,9 @@ _CATEGORIES_SHOWN = 20
 def source_line(summary: "SourceSummary") -> Text:
     """What was read, on one line."""
     skipped = f", {len(summary.skipped):,} left out" if summary.skipped else ""
-    return Text(
-        f"{summary.name}: format {summary.format}, {summary.rows:,} rows, {summary.examples:,} examples{skipped}"
-    )
+    unused = f"; not used: {excerpt(', '.join(summary.unused), _LONGEST_LIST_CHARS)}" if summary.unused else ""
+    counts = f"{summary.rows:,} rows, {summary.examples:,} examples{skipped}"
+    return Text(f"{summary.name}: format {summary.format}, {counts}{unused}")
 
 
 def example_panel(example: Example) -> Panel:
@@ -70,12 +73,21 @@ def print_statistics(console: Console, part: str, statistics: Statistics) -> Non
 
 
 def print_parts(console: Console, parts: Mapping[str, Sequence[Example]]) -> None:
-    """How many rows and groups of every category are in each part."""
+    """How many rows and groups of the largest categories are in each part, and of the others together."""
     table = Table("rows / groups", *parts, box=None)
-    categories = dict.fromkeys(example.category for part in parts.values() for example in part)
-    for category in categories:
-        members = [[example for example in part if example.category == category] for part in parts.values()]
-        table.add_row(Text(printable(category)), *(_rows_and_groups(part) for part in members))
+    categories = Counter(example.category for part in parts.values() for example in part)
+    shown = {name for name, _ in categories.most_common(_CATEGORIES_SHOWN)}
+    members: dict[tuple[str | None, str], list[Example]] = {}
+    for part, examples in parts.items():
+        for example in examples:
+            kind = example.category if example.category in shown else None
+            members.setdefault((kind, part), []).append(example)
+    for category, _ in categories.most_common(_CATEGORIES_SHOWN):
+        cells = (_rows_and_groups(members.get((category, part), ())) for part in parts)
+        table.add_row(Text(printable(category)), *cells)
+    if len(categories) > _CATEGORIES_SHOWN:
+        cells = (_rows_and_groups(members.get((None, part), ())) for part in parts)
+        table.add_row(f"{len(categories) - _CATEGORIES_SHOWN:,} others", *cells)
     if len(categories) > 1:
         table.add_row("together", *(_rows_and_groups(part) for part in parts.values()))
     console.print(table)

@@ -12,7 +12,6 @@ from whetstone.cli.common import (
     NameOption,
     RunsOption,
     print_json,
-    report_skipped,
     resolve_experiment,
     status,
     training_progress,
@@ -56,20 +55,16 @@ def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool) -> "Manifest"
     from whetstone.train.check import check
     from whetstone.train.tune import tune as train
 
-    if not fresh and run.exists() and run.manifest().tuning is not None:
+    if not fresh and run.exists():
         manifest = run.begin(experiment)
-        status.print(f"{run.path} is tuned already; --fresh tunes it again")
-        return manifest
+        if manifest.tuning is not None:
+            status.print(f"{run.path} is tuned already; --fresh tunes it again")
+            return manifest
     with working() as say:
         checked = check(experiment, say)
-    report_skipped(checked.sources)
     print_findings(status, [finding for finding in checked.findings if finding.severity != "note"])
-    checked.refuse(experiment)
-    if fresh:
-        # What would end the new training at once has not cost the old one.
-        run.clear()
     with training_progress() as observe:
-        manifest = train(run, experiment, checked, observe, status.print)
+        manifest = train(run, experiment, checked, observe, status.print, fresh=fresh)
     for note in manifest.notes:
         status.print(f"note: {note}")
     if manifest.tuning is not None:

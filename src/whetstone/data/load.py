@@ -60,13 +60,13 @@ def load_replay(data: Data) -> Loaded | None:
     if data.replay is None:
         return None
     source = data.replay.source
+    # The prompt and the system turn are the task's; replayed rows are asked as they stand.
+    plain = data.model_copy(update={"format": data.replay.format, "prompt": "{source}", "system": None})
     if isinstance(source, GrammarSource):
-        examples = _generate(data, source).train
+        examples = _generate(plain, source).train
         return Loaded(examples, _generated_summary(source, len(examples)))
     if isinstance(source, FilesSource):
         source = source.train
-    # The prompt and the system turn are the task's; replayed rows are asked as they stand.
-    plain = data.model_copy(update={"format": data.replay.format, "prompt": "{source}", "system": None})
     parts = read_parts(plain, source)
     return parts.get("train", next(iter(parts.values())))
 

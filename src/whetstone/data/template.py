@@ -76,6 +76,10 @@ class Template:
         """Identity of the template's text."""
         return stable_hash(self.tokenizer.chat_template)
 
+    def stop_ids(self, end_ids: Iterable[int]) -> frozenset[int]:
+        """What ends generation: the end of a turn, and the tokens that the model's own settings end with."""
+        return frozenset((self.end_of_turn_id, *end_ids))
+
     def vocabulary(self) -> dict[str, int]:
         """Every token and its id, special tokens included."""
         vocabulary: dict[str, int] = self.tokenizer.get_vocab()

@@ -145,7 +145,7 @@ def _freeze(
 
 
 def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel, judgement: str) -> list[Generator]:
-    stop_ids = frozenset({base.template.end_of_turn_id, *end_ids(base.model)})
+    stop_ids = base.template.stop_ids(end_ids(base.model))
 
     def generator(arm: Arm, model: PreTrainedModel | PeftModel, *, adapted: bool) -> Generator:
         @contextlib.contextmanager

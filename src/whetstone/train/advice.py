@@ -98,5 +98,5 @@ def _described(plan: Plan, changed: Plan, estimate: MemoryEstimate) -> str:
     if changed.tune.batch_size != plan.tune.batch_size:
         settings.append(f"tune.batch_size: {changed.tune.batch_size}, tune.accumulation: {changed.tune.accumulation}")
     if changed.batch.tokens != plan.batch.tokens:
-        settings.append(f"data.max_tokens: {changed.batch.tokens}")
-    return f"{', '.join(settings)} (needs {estimate.peak_bytes / 1e9:.1f} GB)"
+        settings.append(f"data.max_tokens: {changed.batch.tokens} and data.too_long: drop (or truncate)")
+    return f"{', '.join(settings)} (needs {estimate.peak_bytes / 1e9:.2f} GB)"

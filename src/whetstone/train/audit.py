@@ -20,7 +20,7 @@ from whetstone.experiment import Tune
 from whetstone.train.batch import IGNORE, collate, make_rows
 from whetstone.train.faults import SAID, Fault
 
-__all__ = ["ROWS_AUDITED", "AuditedRow", "TokenView", "as_served", "audit", "audit_rows", "view_tokens"]
+__all__ = ["ROWS_AUDITED", "AuditedRow", "TokenView", "as_served", "audit", "audit_rows", "follow_rows", "view_tokens"]
 
 ROWS_AUDITED = 64
 """How many rows of a part are looked at; a fault of a template shows in every row."""
@@ -70,13 +70,24 @@ def as_served(template: Template) -> Template:
 def audit_rows(
     examples: Sequence[Example], template: Template, data: Data, tune: Tune, context_tokens: int, served: Template
 ) -> list[AuditedRow]:
-    """Makes rows the way each stage makes them: the first, the shortest, the longest, and a random choice.
+    """Follows some rows of a part: the first, the shortest, the longest, and a random choice; see :func:`follow_rows`.
 
-    Rows that are too long are audited whole, since their length is another check's business; where the experiment
-    truncates them, they are truncated.
+    Raises:
+        UserError: The template cannot render an example.
+    """
+    return follow_rows(_sample(examples), template, data, tune, context_tokens, served)[:ROWS_AUDITED]
+
+
+def follow_rows(
+    examples: Sequence[Example], template: Template, data: Data, tune: Tune, context_tokens: int, served: Template
+) -> list[AuditedRow]:
+    """Makes rows the way each stage makes them.
+
+    Rows that are too long are followed whole, since their length is another check's business; where the experiment
+    truncates them, they are truncated, and those of which nothing of the answer is left are left out.
 
     Args:
-        examples: One part of the data.
+        examples: What to follow.
         template: What training and evaluation render with.
         data: The length policy.
         tune: Which references are learned.
@@ -84,19 +95,19 @@ def audit_rows(
         served: What :func:`as_served` gave.
 
     Raises:
-        UserError: The template cannot render an example, or none is left after truncation.
+        UserError: The template cannot render an example.
     """
     pairs = [
         (example, reference)
-        for example in _sample(examples)
+        for example in examples
         for reference in (example.references if tune.references == "all" else example.references[:1])
-    ][:ROWS_AUDITED]
-    if not pairs:
-        return []
+    ]
     if data.too_long != "truncate":
         data, context_tokens = data.model_copy(update={"max_tokens": _NO_LIMIT}), _NO_LIMIT
     alone = [replace(pair[0], id=str(index), references=(pair[1],)) for index, pair in enumerate(pairs)]
     rows = make_rows(alone, template, data, tune, context_tokens).rows
+    if not rows:
+        return []
     batch = collate(rows, template.tokenizer.pad_token_id or 0)
     audited = []
     for index, row in enumerate(rows):

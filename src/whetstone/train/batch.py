@@ -117,7 +117,7 @@ def make_rows(
     token, since the answer does not end there; where nothing of the answer fits, the row is dropped.
 
     Raises:
-        UserError: A row is longer than allowed and the policy is ``raise``, or no row is left.
+        UserError: A row is longer than allowed and the policy is ``raise``.
     """
     limit = min(data.max_tokens, context_tokens)
     rows: list[Row] = []
@@ -137,8 +137,6 @@ def make_rows(
             )
         else:
             dropped += 1
-    if not rows:
-        raise UserError(f"data.max_tokens: every row is longer than {limit} tokens; nothing is left to train on")
     return MadeRows(rows, dropped, truncated)
 
 

@@ -22,7 +22,7 @@ from whetstone.models.device import choose_device
 from whetstone.models.load import context_tokens, load_config, load_template, locate
 from whetstone.models.scratch import scratch_config, scratch_texts, train_tokenizer
 from whetstone.train.advice import alternatives
-from whetstone.train.audit import TokenView, as_served, audit, audit_rows, view_tokens
+from whetstone.train.audit import TokenView, as_served, audit, audit_rows, follow_rows, view_tokens
 from whetstone.train.batch import RowLengths, measure_lengths
 from whetstone.train.estimate import MemoryEstimate, Plan, UnforeseeableError, estimate_memory, largest_batch
 from whetstone.train.lengths import (
@@ -49,6 +49,7 @@ class Checked:
         findings: Errors first.
         lengths: One entry for each part that has rows.
         memory: The estimate of the peak; None for architectures whose shapes depend on data.
+        context_tokens: The longest sequence that the model takes.
     """
 
     splits: Splits
@@ -58,6 +59,7 @@ class Checked:
     findings: tuple[Finding, ...]
     lengths: tuple[PartLengths, ...]
     memory: MemoryEstimate | None
+    context_tokens: int
 
     def stopping(self, experiment: Experiment) -> list[Finding]:
         """The errors that the experiment does not allow."""
@@ -120,7 +122,7 @@ def check(experiment: Experiment, say: Say) -> Checked:
     learned = {"train": splits.train, "validation": splits.validation, "replay": replay}
     learned = {name: part for name, part in learned.items() if part}
     say("auditing the template")
-    findings += _audit(experiment, subject, [*learned.values(), splits.test], context)
+    findings += _audit(experiment, subject, list(learned.values()), splits.test, context)
     say("measuring lengths")
     lengths = {name: measure_lengths(part, subject.template, experiment.tune) for name, part in learned.items()}
     every_reference = experiment.tune.model_copy(update={"references": "all"})
@@ -132,8 +134,9 @@ def check(experiment: Experiment, say: Say) -> Checked:
     memory, memory_findings = _foresee_memory(experiment, subject, lengths, limit)
     findings += memory_findings
     parts = {**learned, "test": splits.test}
+    limits = {**dict.fromkeys(learned, limit), "test": context}
     summaries = [
-        summarise_lengths(name, part, {**lengths, "test": tested}[name], limit) for name, part in parts.items()
+        summarise_lengths(name, part, {**lengths, "test": tested}[name], limits[name]) for name, part in parts.items()
     ]
     order = get_args(Severity)
     return Checked(
@@ -144,20 +147,16 @@ def check(experiment: Experiment, say: Say) -> Checked:
         findings=tuple(sorted(findings, key=lambda finding: order.index(finding.severity))),
         lengths=tuple(summaries),
         memory=memory,
+        context_tokens=context,
     )
 
 
 def view_rows(experiment: Experiment, checked: Checked, count: int) -> list[list[TokenView]]:
     """The first training rows, token by token, as they leave the collator."""
-    rows = audit_rows(
-        checked.splits.train[:count],
-        checked.template,
-        experiment.data,
-        experiment.tune,
-        2**31,
-        checked.template,
-    )
-    return [view_tokens(row, checked.template.tokenizer) for row in rows[:count]]
+    template = checked.template
+    limits = experiment.data, experiment.tune, checked.context_tokens
+    rows = follow_rows(checked.splits.train[:count], template, *limits, served=template)
+    return [view_tokens(row, template.tokenizer) for row in rows[:count]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +218,22 @@ def _plain_text_tests(splits: Splits) -> list[Finding]:
 
 
 def _audit(
-    experiment: Experiment, subject: _Subject, parts: Sequence[Sequence[Example]], context: int
+    experiment: Experiment,
+    subject: _Subject,
+    learned: Sequence[Sequence[Example]],
+    test: Sequence[Example],
+    context: int,
 ) -> list[Finding]:
-    template = subject.template
+    template, tune = subject.template, experiment.tune
     served = as_served(template)
+    # The test part is not learned, so it is not cut either.
+    whole = experiment.data.model_copy(update={"too_long": "raise"})
     rows = [
-        row for part in parts for row in audit_rows(part, template, experiment.data, experiment.tune, context, served)
+        row
+        for part, data in (*((part, experiment.data) for part in learned), (test, whole))
+        for row in audit_rows(part, template, data, tune, context, served)
     ]
-    return audit(rows, template.tokenizer, {template.end_of_turn_id, *subject.end_ids}, subject.end_ids)
+    return audit(rows, template.tokenizer, template.stop_ids(subject.end_ids), subject.end_ids)
 
 
 def _foresee_memory(
@@ -252,7 +259,7 @@ def _foresee_memory(
             "warning",
             needed - there,
             needed,
-            f"Training needs about {needed / 1e9:.1f} GB on {memory.device}, and {there / 1e9:.1f} GB are there.",
+            f"Training needs about {needed / 1e9:.2f} GB on {memory.device}, and {there / 1e9:.2f} GB are there.",
             "Set one of these." if ways else "Take a smaller base: no batch size, length or data type makes it fit.",
             ways,
         )

@@ -6,12 +6,12 @@ from transformers import PreTrainedModel
 
 from whetstone.experiment import Experiment
 from whetstone.models.device import choose_device
-from whetstone.models.load import context_tokens, load_weights, locate
+from whetstone.models.load import load_weights, locate
 from whetstone.models.scratch import new_model
-from whetstone.train.batch import Row, make_rows
 from whetstone.train.check import Checked
 from whetstone.train.probe import SpeedEstimate, probe_speed
-from whetstone.train.tune import row_order, trainable
+from whetstone.train.rows import rows_of_run
+from whetstone.train.tune import trainable
 
 __all__ = ["measure_speed"]
 
@@ -30,11 +30,11 @@ def measure_speed(experiment: Experiment, checked: Checked, say: Callable[[str],
     say("loading the weights")
     model = _model(experiment, checked)
     say("rendering the rows")
-    rows = _rows(experiment, checked, context_tokens(model.config))
+    order = rows_of_run(experiment, checked).order(experiment)
     say("training three steps, to be thrown away")
     return probe_speed(
         trainable(model, experiment.tune),
-        row_order(rows, experiment),
+        order,
         experiment.tune,
         bfloat16=experiment.model.dtype == "bfloat16",
     )
@@ -48,11 +48,3 @@ def _model(experiment: Experiment, checked: Checked) -> PreTrainedModel:
         raise AssertionError("an experiment has a base or a shape")
     dtype = section.dtype if experiment.tune.method == "lora" else "float32"
     return load_weights(locate(section.base), dtype=dtype, device=device)
-
-
-def _rows(experiment: Experiment, checked: Checked, context: int) -> list[Row]:
-    limits = experiment.data, experiment.tune, context
-    rows = make_rows(checked.splits.train, checked.template, *limits).rows
-    if checked.replay:
-        rows += make_rows(checked.replay, checked.template, *limits, origin="replay").rows
-    return rows

@@ -16,6 +16,10 @@ from whetstone.train.batch import RowLengths
 __all__ = ["PartLengths", "answer_findings", "histogram", "length_findings", "summarise_lengths"]
 
 
+_LEARNED = ("train", "replay")
+"""The parts without which training cannot do what was asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartLengths:
     """The rows of one part, before the length policy.
@@ -98,31 +102,36 @@ def length_findings(
     parts: Mapping[str, Sequence[Example]], lengths: Mapping[str, RowLengths], data: Data, limit_tokens: int
 ) -> list[Finding]:
     """Rows that the length policy concerns, in the parts that are trained or watched."""
-    found: list[str] = []
-    count = total = 0
-    for part in parts:
-        tokens = lengths[part].prompt_tokens + lengths[part].answer_tokens
-        total += len(tokens)
-        over = np.flatnonzero(tokens > limit_tokens)
-        count += len(over)
-        for row in over[: EXAMPLES_SHOWN - len(found)]:
-            found.append(f"{parts[part][lengths[part].example[row]].id} ({part}): {tokens[row]:,} tokens")
-    if not count:
+    shown: list[str] = []
+    over = cut = total = 0
+    emptied: list[str] = []
+    for part, measured in lengths.items():
+        tokens = measured.prompt_tokens + measured.answer_tokens
+        long = np.flatnonzero(tokens > limit_tokens)
+        kept = long[measured.prompt_tokens[long] < limit_tokens] if data.too_long == "truncate" else long[:0]
+        over, cut, total = over + len(long), cut + len(kept), total + len(tokens)
+        if part in _LEARNED and len(long) - len(kept) == len(tokens):
+            emptied.append(part)
+        for row in long[: EXAMPLES_SHOWN - len(shown)]:
+            shown.append(f"{parts[part][measured.example[row]].id} ({part}): {tokens[row]:,} tokens")
+    if not over:
         return []
-    policy = {
+    fate = {
         "raise": "training stops at them",
         "drop": "they are left out",
-        "truncate": "they lose the end of their answer, and no end is learned from them",
+        "truncate": f"{cut:,} lose the end of their answer and teach no end, {over - cut:,} are left out, since "
+        "their prompt leaves no room",
     }[data.too_long]
+    nothing = f" Nothing is left of {' and '.join(emptied)}." if emptied else ""
     return [
         Finding(
             "too-long",
-            "error" if data.too_long == "raise" else "warning",
-            count,
+            "error" if data.too_long == "raise" or emptied else "warning",
+            over,
             total,
-            f"{count:,} of {total:,} rows are longer than {limit_tokens:,} tokens; {policy}.",
+            f"{over:,} of {total:,} rows are longer than {limit_tokens:,} tokens; {fate}.{nothing}",
             "Raise data.max_tokens, shorten them, or set data.too_long to drop or truncate.",
-            tuple(found),
+            tuple(shown),
         )
     ]
 
@@ -137,12 +146,13 @@ def answer_findings(splits: Splits, lengths: RowLengths, judge: Judge, context_t
         context_tokens: The longest sequence that the model takes.
     """
     judged = splits.test[: judge.max_examples]
+    asked = np.array([bool(example.messages) for example in judged], dtype=bool)
     allowed = judge.generation.max_new_tokens
     shortest = np.full(len(splits.test), np.iinfo(np.int64).max)
     np.minimum.at(shortest, lengths.example, lengths.answer_tokens)
     prompts = np.zeros(len(splits.test), dtype=np.int64)
     prompts[lengths.example] = lengths.prompt_tokens
-    cut = np.flatnonzero(shortest[: len(judged)] > allowed)
+    cut = np.flatnonzero((shortest[: len(judged)] > allowed) & asked)
     full = np.flatnonzero(prompts[: len(judged)] + allowed > context_tokens)
     findings = []
     if len(full):
@@ -167,7 +177,7 @@ def answer_findings(splits: Splits, lengths: RowLengths, judge: Judge, context_t
                 len(judged),
                 f"{len(cut):,} of {len(judged):,} test examples have no reference that fits into "
                 f"judge.generation.max_new_tokens ({allowed}), so no answer can match.",
-                f"Raise judge.generation.max_new_tokens to {int(shortest[: len(judged)].max())}.",
+                f"Raise judge.generation.max_new_tokens to {int(shortest[cut].max())}.",
                 tuple(f"{judged[i].id}: {shortest[i]:,} tokens" for i in cut[:EXAMPLES_SHOWN]),
             )
         )

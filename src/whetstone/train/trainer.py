@@ -75,6 +75,7 @@ class TrainingResult:
 
     steps: int
     loss_tokens: int
+    loss_tokens_by_origin: dict[Origin, int]
     final_loss: float
     duration_s: float
 
@@ -224,7 +225,13 @@ def fit(
     last = recorder.last
     if last is None:
         raise AssertionError("the last step is always logged")
-    return TrainingResult(trainer.state.global_step, last.loss_tokens, last.loss, time.monotonic() - began)
+    return TrainingResult(
+        steps=trainer.state.global_step,
+        loss_tokens=last.loss_tokens,
+        loss_tokens_by_origin=last.loss_tokens_by_origin,
+        final_loss=last.loss,
+        duration_s=time.monotonic() - began,
+    )
 
 
 def _arguments(model: PreTrainedModel, tune: Tune, steps: int, bfloat16: bool) -> TrainingArguments:

@@ -1,6 +1,6 @@
 """From an experiment to tuned weights in a run folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,24 +10,31 @@ from transformers import PreTrainedModel, set_seed
 from whetstone.data.split import Splits
 from whetstone.errors import UserError
 from whetstone.experiment import Experiment, Tune
-from whetstone.files import atomic_folder, write_json
+from whetstone.files import atomic_folder, read_json, write_json
 from whetstone.models.adapter import add_adapter
 from whetstone.models.device import choose_device, peak_memory_bytes
 from whetstone.models.fingerprint import record_weights
-from whetstone.models.load import LanguageModel, context_tokens, load_model, locate
+from whetstone.models.load import LanguageModel, load_model, locate
 from whetstone.models.scratch import save_scratch, scratch_texts
 from whetstone.run import DataRecord, Manifest, Run, Tuning, now
 from whetstone.section import stable_hash
-from whetstone.train.batch import MadeRows, Row, make_rows
 from whetstone.train.check import Checked
-from whetstone.train.order import RowOrder
+from whetstone.train.rows import rows_of_run
 from whetstone.train.trainer import Observer, TrainingResult, fit
 
-__all__ = ["base_folder", "load_base", "row_order", "trainable", "tune"]
+__all__ = ["base_folder", "load_base", "trainable", "tune"]
+
+_REPLAY_TOLERANCE = 0.01
 
 
 def tune(
-    run: Run, experiment: Experiment, checked: Checked, observer: Observer, say: Callable[[str], None]
+    run: Run,
+    experiment: Experiment,
+    checked: Checked,
+    observer: Observer,
+    say: Callable[[str], None],
+    *,
+    fresh: bool = False,
 ) -> Manifest:
     """Trains what the experiment says; a run that is already tuned is left as it is.
 
@@ -40,41 +47,53 @@ def tune(
         checked: The examples, and what was found in them.
         observer: Told of every logged step.
         say: Told, in one line each, what is being done.
+        fresh: Throw away an earlier run of this name, once nothing stands in the way of this one.
 
     Raises:
         UserError: Data, model or settings cannot be used; nothing is left half written.
     """
     checked.refuse(experiment)
-    manifest = run.begin(experiment)
-    if manifest.tuning is not None:
-        return manifest
-    splits = checked.splits
+    if run.exists() and not fresh:
+        manifest = run.begin(experiment)
+        if manifest.tuning is not None:
+            return manifest
+    rows = rows_of_run(experiment, checked)
     # Full training of bfloat16 weights loses small updates: the weights stay float32, autocast does the products.
     dtype = experiment.model.dtype if experiment.tune.method == "lora" else "float32"
-    base = load_base(run, experiment, splits, dtype=dtype)
-    limits = experiment.data, experiment.tune, context_tokens(base.model.config)
-    task = make_rows(splits.train, base.template, *limits)
-    replay = (
-        make_rows(checked.replay, base.template, *limits, origin="replay") if checked.replay else MadeRows([], 0, 0)
-    )
-    validation = make_rows(splits.validation, base.template, *limits).rows if splits.validation else []
+    loaded = None if experiment.model.base is None else load_base(run, experiment, checked.splits, dtype=dtype)
+    if fresh:
+        run.clear()
+    run.begin(experiment)
+    base = loaded or load_base(run, experiment, checked.splits, dtype=dtype)
     model = trainable(base.model, experiment.tune)
     write_json(run.check_path, checked.as_json())
-    manifest = run.update(
+    run.update(
         data=_data_record(checked),
         base=record_weights(experiment.model.base or "scratch", base.folder, base.model),
-        notes=(*checked.notes(), *_length_notes(task, "training"), *_length_notes(replay, "replay")),
+        notes=(*checked.notes(), *rows.notes()),
     )
     say(
-        f"{len(splits.train):,} examples give {len(task.rows):,} rows; "
-        + (f"{len(replay.rows):,} rows are replayed among them; " if replay.rows else "")
+        f"{len(checked.splits.train):,} examples give {len(rows.task.rows):,} rows; "
+        + (f"{len(rows.replay.rows):,} rows to replay; " if rows.replay.rows else "")
         + f"{_count_trainable(model):,} parameters train"
     )
     run.metrics_path.unlink(missing_ok=True)
     half = experiment.model.dtype == "bfloat16"
-    order = row_order([*task.rows, *replay.rows], experiment)
-    result = fit(model, order, validation, experiment.tune, run.metrics_path, observer, bfloat16=half)
+    order = rows.order(experiment)
+    result = fit(model, order, rows.validation.rows, experiment.tune, run.metrics_path, observer, bfloat16=half)
+    _note_replay(run, experiment, result)
     return _save(run, experiment, model, base, result)
+
+
+def _note_replay(run: Run, experiment: Experiment, result: TrainingResult) -> None:
+    """Says what share was replayed where it is not what was asked, as in a run shorter than its long rows allow."""
+    replay = experiment.data.replay
+    if replay is None:
+        return
+    share = result.loss_tokens_by_origin["replay"] / result.loss_tokens
+    if abs(share - replay.fraction) > _REPLAY_TOLERANCE:
+        note = f"{share:.1%} of the loss tokens were replayed, not {replay.fraction:.1%} (data.replay.fraction)."
+        run.update(notes=(*run.manifest().notes, note))
 
 
 def load_base(run: Run, experiment: Experiment, splits: Splits, *, dtype: str | None = None) -> LanguageModel:
@@ -117,20 +136,6 @@ def _data_record(checked: Checked) -> DataRecord:
     )
 
 
-def _length_notes(made: MadeRows, kind: str) -> tuple[str, ...]:
-    """What the length policy did, for the run's record."""
-    fates = (made.dropped, "were dropped"), (made.truncated, "lost the end of their answer")
-    return tuple(
-        f"{count} {kind} rows were longer than allowed and {fate} (data.too_long)." for count, fate in fates if count
-    )
-
-
-def row_order(rows: Sequence[Row], experiment: Experiment) -> RowOrder:
-    """The order in which an experiment learns its rows."""
-    tune, replay = experiment.tune, experiment.data.replay
-    return RowOrder(rows, tune.batch_size * tune.accumulation, tune.seed, replay.fraction if replay else 0.0)
-
-
 def _count_trainable(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
@@ -145,6 +150,7 @@ def _save(
             base.template.tokenizer.save_pretrained(folder)
             # PEFT writes a model card of empty headings; run.json says what is known.
             (folder / "README.md").unlink(missing_ok=True)
+            _order_lists(folder / "adapter_config.json")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{run.weights(kind)}: cannot be written ({error}); free some space and tune again") from None
     tuning = Tuning(
@@ -159,3 +165,14 @@ def _save(
         tuned=record_weights(f"{run.name}/{kind}", run.weights(kind), model),
     )
     return run.update(tuning=tuning)
+
+
+def _order_lists(path: Path) -> None:
+    """PEFT writes sets in the order of the process's hash seed; equal adapters must have equal files."""
+    if path.exists():
+        values = read_json(path)
+        ordered = {
+            key: sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
+            for key, value in values.items()
+        }
+        write_json(path, ordered)

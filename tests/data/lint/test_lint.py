@@ -1,6 +1,8 @@
 """All checks together: their order, what they obey, and silence on sound data."""
 
+import json
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -82,3 +84,77 @@ def test_the_embedded_corrections_are_sound() -> None:
     assert codes(correction_splits(data, GrammarSource(grammar="corrections", train=600, validation=50, test=200))) == [
         ("note", "identity-pair")
     ]
+
+
+PLANTED = {
+    "held-out-source-in-training",
+    "held-out-pair-in-training",
+    "near-duplicate-across-splits",
+    "exact-duplicate",
+    "near-duplicate",
+    "identity-pair",
+    "empty-turn",
+    "role-order",
+    "mojibake",
+    "control-character",
+    "contradictory-references",
+    "label-imbalance",
+    "length-outlier",
+    "personal-data",
+    "secret",
+    "small-test",
+}
+
+
+def with_every_fault() -> Splits:
+    first, second, third, fourth, fifth = SOUND.train[:5]
+    train = (
+        *SOUND.train,
+        replace(first, id="copy"),
+        replace(second, id="near", group="near", source=f"{second.source} too"),
+        replace(third, id="same", references=(third.source,)),
+        replace(fourth, id="blank", references=(" ",)),
+        replace(fifth, id="roles", messages=(Message("user", "a"), Message("user", "b"))),
+        replace(example(900), references=("L\u00c3\u00a9gende d\u00c3\u00a9j\u00c3\u00a0 vu\x00",), category="rare"),
+        replace(example(901), references=("Write to anna.smith" + "@" + "mail.co.uk, AKIA" + "IOSFODNN7QWERTYU",)),
+        replace(example(902), references=("x" * 20_000,)),
+        *(example(number) for number in range(2000, 2100)),
+        *(replace(first, id=f"p{n}", group=f"p{n}", source=f"{first.source} {n}") for n in range(1000, 1100)),
+    )
+    near = replace(SOUND.train[7], id="leak", group="leak", source=f"{SOUND.train[7].source} too")
+    return Splits(train, (), (first, near, *SOUND.test[:20]))
+
+
+def test_every_finding_can_be_printed_as_json() -> None:
+    splits = with_every_fault()
+    findings = [*lint(splits, DATA), *lint(replace(splits, train=SOUND.train), DATA, replay=splits.test)]
+    assert {finding.code for finding in findings} == PLANTED
+    for finding in findings:
+        assert json.loads(json.dumps(finding.as_row())) == finding.as_row()
+        assert {type(finding.count), type(finding.total)} == {int}
+
+
+def test_labels_that_outweigh_others_can_be_printed_as_json() -> None:
+    labelled = [replace(one, references=("no" if n % 30 else "yes",)) for n, one in enumerate(SOUND.train)]
+    findings = lint(replace(SOUND, train=tuple(labelled)), DATA)
+    assert [json.loads(json.dumps(finding.as_row()))["code"] for finding in findings] == ["label-imbalance"]
+
+
+def test_a_giant_conversation_takes_little_time() -> None:
+    turns = [Message("user" if place % 2 == 0 else "assistant", example(place).source) for place in range(2000)]
+    talk = [
+        Example(f"e{end}", tuple(turns[:end]), (turns[end].content,), turns[end - 1].content, "talk")
+        for end in range(1, 2000, 2)
+    ]
+    started = time.process_time()
+    assert codes(replace(SOUND, train=tuple(talk))) == []
+    assert time.process_time() - started < 4
+
+
+def test_giant_texts_take_little_time() -> None:
+    words = random.Random(0).choices(WORDS, k=400_000)
+    texts = [" ".join(words[3000 * number : 3000 * number + 25_000]) for number in range(120)]
+    train = tuple(Example(f"e{n}", (Message("user", text),), (f"a{n}",), text, f"g{n}") for n, text in enumerate(texts))
+    started = time.process_time()
+    codes(replace(SOUND, train=train))
+    assert time.process_time() - started < 4

@@ -1,5 +1,7 @@
 """Personal data and secrets: found, counted, and never shown. The values are made up here, from parts."""
 
+import time
+
 import pytest
 
 from whetstone.data.example import Example, Message
@@ -86,3 +88,43 @@ def test_check_digits() -> None:
     assert not passes_luhn("4111 1111 1111 1112")
     assert passes_mod_97("GB82 WEST 1234 5698 7654 32")
     assert not passes_mod_97("GB82 WEST 1234 5698 7654 33")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "eyJ-" * 50_000,
+        "eyJaaaaaaaa." * 17_000,
+        "eyJ" + "a" * 200_000,
+        "%" * 64 + "@" + "a." * 100_000,
+        "a@" * 100_000,
+        "a.a@a.a" * 30_000,
+        "%@a.example" * 18_000,
+        "+1" * 100_000,
+        "+1 (2) " * 30_000,
+        "212-" * 50_000,
+        "4111 " * 40_000,
+        "DE12" * 50_000,
+        "DE12 ABCD " * 20_000,
+        "sk-" * 66_000,
+        "sk-ant-a" * 25_000,
+        "xoxb-" * 40_000,
+        "xoxb" + "-" * 200_000,
+        "xapp-1-" * 28_000,
+        "xapp-1-" + "1" * 200_000,
+        "hf_" * 66_000,
+        "hf_" + "a" * 200_000 + "_",
+        "ghp_" * 50_000,
+        "github_pat_" * 18_000,
+        "AKIA" * 50_000,
+        "-----BEGIN " * 18_000 + "PRIVATE KEY",
+        "-----BEGIN " + "A " * 100_000 + "PRIVATE KEY",
+        "-" * 200_000 + "PRIVATE KEY",
+    ],
+    ids=lambda text: text[:16],
+)
+def test_repeated_hostile_text_takes_no_longer(hostile: str) -> None:
+    started = time.process_time()
+    personal_data(examples(hostile))
+    secrets(examples(hostile))
+    assert time.process_time() - started < 1

@@ -11,12 +11,11 @@ from whetstone.data.lint.shown import counted, each_text, shown
 
 __all__ = ["control_characters", "mojibake"]
 
-# C0 but tab, newline and carriage return; DEL and C1; lone surrogates; U+FFFD, which stands for undecodable bytes;
-# zero-width space, word joiner and byte-order mark; bidirectional marks, embeddings, overrides and isolates (Unicode
-# Standard Annex 9). The joiners U+200C and U+200D are left out: emoji and several scripts need them.
-CONTROL = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd\u200b\u200e\u200f\u2060\ufeff\u202a-\u202e\u2066-\u2069]"
-)
+# C0 but tab, newline and carriage return; DEL and C1; lone surrogates; U+FFFD, which stands for undecodable bytes; word
+# joiner and byte-order mark; bidirectional embeddings, overrides and isolates (Unicode Standard Annex 9), which make a
+# text read otherwise than it is. U+200B to U+200F are left out: Thai and Khmer end words with the first, Persian and
+# emoji need the joiners, Hebrew and Arabic the marks.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
 CONTEXT_CHARACTERS = 20
 
 

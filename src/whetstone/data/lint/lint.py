@@ -5,7 +5,7 @@ from typing import get_args
 
 from whetstone.data.example import Example
 from whetstone.data.finding import Finding, Severity
-from whetstone.data.lint import characters, duplicates, private, turns
+from whetstone.data.lint import characters, duplicates, leaks, private, turns
 from whetstone.data.split import Splits
 from whetstone.data_section import Data, FindingCode
 
@@ -24,12 +24,12 @@ def lint(splits: Splits, data: Data, replay: Sequence[Example] = ()) -> list[Fin
     Returns:
         Errors, then warnings, then notes; each in the order of :data:`FindingCode`.
     """
-    overlap = duplicates.Overlap(splits, replay)
+    overlap = leaks.Overlap(splits, replay)
     task = (*splits.train, *splits.validation, *splits.test)
     examples = (*task, *replay)
     findings = [
-        duplicates.held_out_sources(overlap),
-        duplicates.held_out_pairs(overlap),
+        leaks.held_out_sources(overlap),
+        leaks.held_out_pairs(overlap),
         duplicates.exact_duplicates(splits),
         turns.identity_pairs(splits),
         turns.empty_turns(examples),

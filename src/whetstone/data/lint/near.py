@@ -4,7 +4,8 @@ What is notable:
 
 - The similarity is the Jaccard similarity of the sets of character 5-grams of the normalised texts. A 5-gram that more
   than a tenth of the texts contain says nothing (an instruction that opens every prompt, ``" the "``) and is left out:
-  otherwise all prompts of one template would be near duplicates.
+  otherwise all prompts of one template would be near duplicates. What that hides is told on its own: the texts that
+  consist of such 5-grams almost wholly.
 - A signature keeps the lowest byte of each of its 128 slots (b-bit minwise hashing, Li and König, WWW 2010), so a text
   costs 128 bytes. Two slots agree with probability ``s`` (``s + (1 - s) / 256`` with the lowest byte alone).
 - The signature is cut into bands of ``r`` slots; two texts are candidates when they agree on one whole band of ``b``,
@@ -14,9 +15,9 @@ What is notable:
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from rensa import RMinHash
 
 from whetstone.data.example import normalised
 
-__all__ = ["Near", "NearSearch", "candidate_probability", "slots_per_band"]
+__all__ = ["COMMON_THROUGHOUT", "Near", "NearSearch", "candidate_probability", "slots_per_band"]
 
 SHINGLE_CHARACTERS = 5
 SLOTS = 128
@@ -32,6 +33,10 @@ SEED = 1
 COMMON_SHARE = 0.1
 COMMON_SAMPLE = 1000
 """How many texts are looked at for common 5-grams; with fewer than a tenth of this no 5-gram is called common."""
+COMMON_CHARACTERS = 2_000_000
+"""How many characters are looked at for them in all, the same number from the beginning of each text."""
+COMMON_THROUGHOUT = 0.8
+"""From this share of common ones among its 5-grams on, a text consists of them almost wholly."""
 PARTNERS_TRIED = 8
 CHECKS_FOR_EACH_TEXT = 3
 """Exact comparisons that a text may fail before it counts as having no near duplicate."""
@@ -74,8 +79,8 @@ class NearSearch:
 
     def similarity(self, first: int, second: int) -> float:
         """The exact Jaccard similarity of two texts; 0 where nothing but common 5-grams is left of them."""
-        a, b = self._shingles(first), self._shingles(second)
-        shared = len(a & b)
+        a, b = self._rare_shingles(first), self._rare_shingles(second)
+        shared = len(np.intersect1d(a, b, assume_unique=True))
         return shared / (len(a) + len(b) - shared) if shared else 0.0
 
     def pairs(self, threshold: float, groups: NDArray[np.int64], pool: int) -> list[Near]:
@@ -89,7 +94,7 @@ class NearSearch:
         Returns:
             At most one pair for each text, ordered by text.
         """
-        signatures = self._signatures()
+        signatures = self._read[0]
         slots = slots_per_band(threshold)
         # Two standard deviations of the estimate below the threshold drop 2 % of the pairs that are just at it.
         least = threshold - 2 * math.sqrt(threshold * (1 - threshold) / SLOTS)
@@ -115,27 +120,35 @@ class NearSearch:
                     waiting[partner] = False
         return [found[text] for text in sorted(found)]
 
-    def _shingles(self, text: int) -> set[str]:
-        return _shingles(self._text_at(text)) - self._common
+    def common_throughout(self) -> list[int]:
+        """The texts that consist almost wholly of common 5-grams, by number."""
+        return self._read[1]
 
-    def _common_shingles(self) -> frozenset[str]:
+    def _rare_shingles(self, text: int) -> NDArray[np.uint64]:
+        shingles = _shingles(normalised(self._text_at(text)))
+        return shingles[~_is_among(shingles, self._common)]
+
+    def _common_shingles(self) -> NDArray[np.uint64]:
+        """The hashes of the common 5-grams, sorted."""
         if self._count < COMMON_SAMPLE / 10:
-            return frozenset()
+            return np.empty(0, dtype=np.uint64)
         # Drawn, not every k-th: rows that were made from templates in turn would make a stride see some of them only.
-        sample = (
-            np.random.default_rng(SEED).choice(self._count, min(self._count, COMMON_SAMPLE), replace=False).tolist()
-        )
-        seen = Counter(shingle for text in sample for shingle in _shingles(self._text_at(text)))
-        return frozenset(shingle for shingle, texts in seen.items() if texts > COMMON_SHARE * len(sample))
+        size = min(self._count, COMMON_SAMPLE)
+        sample = np.random.default_rng(SEED).choice(self._count, size, replace=False).tolist()
+        most = COMMON_CHARACTERS // size
+        seen = np.concatenate([_shingles(normalised(self._text_at(text)[:most])) for text in sample])
+        shingles, texts = np.unique(seen, return_counts=True)
+        return shingles[texts > COMMON_SHARE * size]
 
-    def _signatures(self) -> NDArray[np.uint8]:
-        """The lowest byte of each slot: (texts, SLOTS)."""
+    @cached_property
+    def _read(self) -> tuple[NDArray[np.uint8], list[int]]:
+        """The lowest byte of each slot of each text (texts, SLOTS), and which texts are common throughout."""
         # The top 16 bits of a hash are looked up in a table. A rare 5-gram that shares them with a common one is left
         # out too, in every text alike, which moves the estimate by less than its noise.
         common = np.zeros(1 << 16, dtype=bool)
-        if self._common:
-            common[_shingle_hashes(list(self._common))[0] >> np.uint64(48)] = True
+        common[self._common >> np.uint64(48)] = True
         signatures = np.empty((self._count, SLOTS), dtype=np.uint8)
+        throughout: list[int] = []
         row = 0
         for batch in self._batches():
             hashes, ends = _shingle_hashes(batch)
@@ -143,8 +156,16 @@ class NearSearch:
             offsets = np.concatenate(([0], np.cumsum(kept)[ends - 1])).astype(np.uint64)
             matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes[kept], offsets, SLOTS, SEED)
             signatures[row : row + len(batch)] = np.array(matrix.to_rows(), dtype=np.uint32) & 0xFF
+            starts = np.concatenate(([0], ends[:-1]))
+            rare = np.add.reduceat(kept, starts, dtype=np.int64)
+            likely = np.flatnonzero(rare <= (1 - COMMON_THROUGHOUT) * (ends - starts)).tolist()
+            throughout += [row + text for text in likely if self._is_common_throughout(batch[text])]
             row += len(batch)
-        return signatures
+        return signatures, throughout
+
+    def _is_common_throughout(self, text: str) -> bool:
+        # Each 5-gram counts once: in long prose the common ones come again and again, and the text is still its own.
+        return bool(_is_among(_shingles(text), self._common).mean() >= COMMON_THROUGHOUT)
 
     def _batches(self) -> Iterator[list[str]]:
         batch: list[str] = []
@@ -204,10 +225,16 @@ def _candidates(
         yield from zip(texts[hits].tolist(), best[hits].tolist(), strict=True)
 
 
-def _shingles(text: str) -> set[str]:
-    """The character 5-grams of a normalised text; a shorter text is its own single one."""
-    padded = normalised(text).ljust(SHINGLE_CHARACTERS, "\0")
-    return {padded[i : i + SHINGLE_CHARACTERS] for i in range(len(padded) - SHINGLE_CHARACTERS + 1)}
+def _shingles(text: str) -> NDArray[np.uint64]:
+    """The hashes of the distinct 5-grams of a normalised text, sorted; a shorter text is its own single one."""
+    return np.unique(_shingle_hashes([text])[0])
+
+
+def _is_among(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which hashes are among the known ones, which are sorted."""
+    if not len(known):
+        return np.zeros(len(hashes), dtype=bool)
+    return np.equal(known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)], hashes)
 
 
 def _shingle_hashes(texts: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -50,7 +50,7 @@ PERSONAL = (
         "e-mail address",
         ("@",),
         re.compile(
-            r"(?<![\w.+-])(?!git@)[A-Za-z0-9_%+][\w.%+-]{0,63}@(?!(?:[\w-]+\.)*example\.(?:com|org|net)\b)"
+            r"(?<![\w.%+-])(?!git@)[A-Za-z0-9_%+][\w.%+-]{0,63}@(?!(?:[\w-]+\.)*example\.(?:com|org|net)\b)"
             r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+(?!(?:example|test|invalid|localhost)\b)[A-Za-z]{2,24}\b",
             re.ASCII,
         ),
@@ -115,7 +115,7 @@ SECRETS = (
     _Kind(
         "JSON web token",
         ("eyJ",),
-        re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", re.ASCII),
+        re.compile(r"(?<![\w-])eyJ[\w-]{8,4096}\.eyJ[\w-]{8,4096}\.[\w-]{8,4096}", re.ASCII),
     ),
 )
 

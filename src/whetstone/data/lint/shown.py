@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from operator import is_
 
-from whetstone.data.example import Example
+from whetstone.data.example import Example, Message
 from whetstone.data.finding import EXAMPLES_SHOWN, excerpt
 
 __all__ = ["counted", "each_text", "percent", "ratio", "shown"]
@@ -40,10 +41,14 @@ def each_text(examples: Sequence[Example]) -> Iterator[tuple[Example, str]]:
     """
     seen: set[int] = set()
     group: str | None = None
+    earlier: tuple[Message, ...] = ()
     for example in examples:
         if example.group != group:
-            seen, group = set(), example.group
-        for text in (*(message.content for message in example.messages), *example.references):
+            seen, group, earlier = set(), example.group, ()
+        continues = len(earlier) <= len(example.messages) and all(map(is_, earlier, example.messages))
+        new = example.messages[len(earlier) if continues else 0 :]
+        earlier = example.messages
+        for text in (*(message.content for message in new), *example.references):
             if id(text) not in seen:
                 seen.add(id(text))
                 yield example, text

@@ -10,7 +10,7 @@ import numpy as np
 
 from whetstone.data.example import Example
 from whetstone.data.finding import EXAMPLES_SHOWN, Finding, excerpt
-from whetstone.data.lint.duplicates import digests
+from whetstone.data.lint.questions import prompt_digests
 from whetstone.data.lint.shown import counted, percent, ratio, shown
 from whetstone.data.split import Splits
 
@@ -100,9 +100,7 @@ def identity_pairs(splits: Splits) -> Finding | None:
 def contradictory_references(examples: Sequence[Example]) -> Finding | None:
     """Prompts that several examples ask, with no answer that all of them accept."""
     asked = [example for example in examples if example.messages]
-    keys = digests(
-        "\x1e".join(f"{message.role}\x1f{message.content}" for message in example.messages) for example in asked
-    )
+    keys = prompt_digests(asked)
     prompts, counts = np.unique(keys, return_counts=True)
     repeated = prompts[counts > 1]
     together: dict[int, list[Example]] = {}
