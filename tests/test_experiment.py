@@ -100,6 +100,11 @@ BROKEN = {
         "model.template",
         "no such file",
     ),
+    "nobody's home": (GOOD.replace(SOURCE, "~nosuch/x.jsonl"), 4, "data.source", "cannot be a path"),
+    "long path": (GOOD.replace(SOURCE, "x" * 400 + ".jsonl"), 4, "data.source", "cannot be a path"),
+    "zero in a path": (GOOD.replace(SOURCE, r'"a\0b.jsonl"'), 4, "data.source", "cannot be a path"),
+    "long path of a base": (GOOD.replace("builtin:demo-base", "./" + "x" * 400), 2, "model.base", "cannot be a path"),
+    "a folder with a dot is no owner on the hub": (GOOD.replace(SOURCE, "v1.2/rows"), 4, "data.source", "no such file"),
     "missing part": (
         GOOD.replace(SOURCE, "{train: here.jsonl, test: gone.jsonl}"),
         4,
@@ -227,6 +232,12 @@ def test_a_hub_id_is_left_as_it_is_unless_such_a_folder_exists(tmp_path: Path) -
     assert load_experiment(path).data.source == "owner/name"
     (tmp_path / "owner" / "name").mkdir(parents=True)
     assert load_experiment(path).data.source == str(tmp_path / "owner" / "name")
+
+
+def test_a_name_too_long_for_a_file_may_be_one_on_the_hub(tmp_path: Path) -> None:
+    name = f"owner/{'x' * 300}"
+    experiment = load_experiment(write(tmp_path, GOOD.replace(SOURCE, name).replace("builtin:demo-base", name)))
+    assert (experiment.data.source, experiment.model.base) == (name, name)
 
 
 def test_paths_of_parts_and_replay_are_taken_from_the_files_folder(tmp_path: Path) -> None:

@@ -63,3 +63,16 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(f'{{"n": 1}}\n{line}\n')
     with pytest.raises(UserError, match=r"rows\.jsonl:2: "):
         read_jsonl(path)
+
+
+def test_what_cannot_be_made_is_a_user_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file" / "x", Path("/proc/x"), tmp_path / ("x" * 250)):
+        with pytest.raises(UserError, match="cannot be made"), atomic_folder(path):
+            pass
+    with pytest.raises(UserError, match="cannot be replaced"), atomic_folder(tmp_path / "file"):
+        pass
+    for path in (tmp_path / "file" / "x", tmp_path / ("x" * 250)):
+        with pytest.raises(UserError, match="cannot be written"):
+            write_atomic(path, "x")
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from whetstone.section import Count, KeyedError, Section, Seed
 
@@ -154,6 +154,10 @@ class Replay(Section):
     format: Literal["auto", RowFormat] = "auto"
 
 
+def _none_if_blank(text: str | None) -> str | None:
+    return text if text and text.strip() else None
+
+
 class Data(Section):
     """Which examples, how they are asked, and how they are divided."""
 
@@ -170,7 +174,8 @@ class Data(Section):
     """What a malformed row does: stop, or be left out, counted and listed."""
     prompt: str = "{source}"
     """The user turn; ``{source}`` stands for the sentence. Ignored for rows that bring their own messages."""
-    system: str | None = None
+    system: Annotated[str | None, AfterValidator(_none_if_blank)] = None
+    """The system turn of rows that bring none; a blank one is none."""
     split: Split = Split()
     max_tokens: Count = 512
     """The longest training sequence, prompt and answer together."""

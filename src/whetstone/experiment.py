@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from whetstone.data_section import CatalogueSource, Data, FilesSource, ParallelSource, Source
 from whetstone.section import Count, KeyedError, Section, Seed, Share, stable_hash
+from whetstone.source_name import is_hub_name
 from whetstone.yaml_source import YamlSource
 
 __all__ = [
@@ -33,11 +34,6 @@ __all__ = [
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a run may be called: a plain folder name on every system."""
-
-HUB_PATTERN = r"[A-Za-z0-9][\w-]*/[\w-][\w.-]*"
-"""A data set on the hub: owner and name."""
-
-_FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".gz", ".zst")
 
 GateMetric = Literal["exact_match", "over_edit", "empty", "too_short", "extra_text", "truncated"]
 """The metrics that have a better direction; the others describe."""
@@ -218,7 +214,7 @@ def _with_absolute_paths(experiment: Experiment, folder: Path, yaml: YamlSource)
     """Resolves paths, and reports the ones that do not exist at the line that names them."""
     model, data = experiment.model, experiment.data
     paths = _Paths(folder, yaml)
-    if model.base is not None and (model.base.startswith((".", "/", "~")) or (folder / model.base).exists()):
+    if model.base is not None and (model.base.startswith((".", "/", "~")) or paths.holds(model.base)):
         model = model.model_copy(update={"base": paths.existing(model.base, "model", "base")})
     if model.template not in ("auto", "plain", "chatml"):
         model = model.model_copy(update={"template": paths.existing(model.template, "model", "template")})
@@ -237,17 +233,29 @@ class _Paths:
     yaml: YamlSource
 
     def existing(self, text: str, *key: str | int) -> str:
-        candidate = (self.folder / Path(text).expanduser()).resolve()
-        if not candidate.exists():
-            raise self.yaml.problem(key, f"no such file: {candidate}; paths are taken from the experiment's folder")
+        try:
+            candidate = (self.folder / Path(text).expanduser()).resolve()
+            found = candidate.exists()
+        # A home that nobody has; a name that is too long; a zero character.
+        except (RuntimeError, OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise self.yaml.problem(key, f"cannot be a path ({reason}); give the path of a file or folder") from None
+        if not found:
+            # Its repr shows what cannot be printed.
+            shown = str(candidate) if str(candidate).isprintable() else repr(str(candidate))
+            raise self.yaml.problem(key, f"no such file: {shown}; paths are taken from the experiment's folder")
         return str(candidate)
+
+    def holds(self, text: str) -> bool:
+        """Whether there is such a file or folder beside the experiment."""
+        try:
+            return (self.folder / text).exists()
+        except (OSError, ValueError):
+            return False
 
     def rows(self, text: str, *key: str | int) -> str:
         """A file, a folder, or (left as it is) what can only be a hub id."""
-        looks_like_hub_id = re.fullmatch(HUB_PATTERN, text) and not text.endswith(_FILE_SUFFIXES)
-        if looks_like_hub_id and not (self.folder / text).exists():
-            return text
-        return self.existing(text, *key)
+        return text if is_hub_name(text) and not self.holds(text) else self.existing(text, *key)
 
     def source(self, source: Source, *key: str | int) -> Source:
         if isinstance(source, str):

@@ -19,16 +19,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     The bytes go to a neighbour, are forced to disk, and take the name in one rename.
     """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
 
 
@@ -58,10 +59,17 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives a folder to fill; it takes the name ``path`` only when the block ends without an exception."""
+    """Gives a folder to fill; it takes the name ``path`` only when the block ends without an exception.
+
+    Raises:
+        UserError: There can be no such folder.
+    """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({error.strerror}); give a folder that may be written") from error
     try:
         yield partial
         for file in partial.rglob("*"):
@@ -72,7 +80,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
+    try:
+        partial.rename(path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"{path}: cannot be replaced ({error.strerror}); give another name") from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

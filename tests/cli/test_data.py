@@ -1,6 +1,10 @@
 """The verbs of ``whet data`` on small files."""
 
 import json
+import re
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,10 +70,56 @@ def test_preview_shows_the_format_and_the_first_examples(whet: Whet) -> None:
 
 
 def test_preview_as_json(whet: Whet) -> None:
-    row = printed(whet("preview", "pairs.jsonl", "-n", 1, "--category", "none", "--json"))
+    row = printed(whet("preview", "pairs.jsonl", "-n", 1, "--json"))
     assert row["sources"][0]["format"] == "prompt-references"
     assert row["parts"] == {"all": 40}
-    assert [example["category"] for example in row["examples"]] == ["all"]
+    assert [example["category"] for example in row["examples"]] == ["already right"]
+    assert row["sources"][0]["unused"] == []
+
+
+def test_preview_names_the_columns_that_are_not_used(whet: Whet, tmp_path: Path) -> None:
+    (tmp_path / "labelled.csv").write_text("text,label,odd\x1b\nx,y,z\n")
+    shown = whet("preview", "labelled.csv").stdout
+    assert "labelled.csv: format text, 1 rows, 1 examples; not used: label, odd\\x1b" in shown
+    assert printed(whet("preview", "labelled.csv", "--json"))["sources"][0]["unused"] == ["label", "odd\x1b"]
+
+
+def test_a_misspelt_field_is_refused(whet: Whet) -> None:
+    message = refused(whet("stats", "pairs.jsonl", "--group", "gruop"))
+    assert "no row has the field 'gruop'" in message
+    assert "did you mean 'group'?" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("split", "pairs.jsonl", "--out", "p", "--test", "inf"), "data.split.test: inf is neither"),
+        (("split", "pairs.jsonl", "--out", "p", "--validation", "inf"), "data.split.validation: inf is neither"),
+        (("split", "pairs.jsonl", "--out", "x" * 300), "cannot be written (File name too long)"),
+        (("split", "pairs.jsonl", "--out", "x" * 250), "cannot be made (File name too long)"),
+        (("split", "pairs.jsonl", "--out", "pairs.jsonl/p"), "cannot be made (Not a directory)"),
+        (("convert", "pairs.jsonl", "x" * 250 + ".csv", "--to", "alpaca"), "too long"),
+        (("convert", "pairs.jsonl", "x" * 300 + ".csv", "--to", "alpaca"), "too long"),
+        (("preview", "x" * 300 + ".yaml"), "too long"),
+        (("preview", "x" * 300 + ".jsonl"), "too long"),
+    ],
+)
+def test_what_cannot_be_is_one_line(whet: Whet, arguments: tuple[str, ...], message: str) -> None:
+    assert message in refused(whet(*arguments))
+
+
+def test_many_categories_are_shown_as_the_largest_and_the_others(whet: Whet, tmp_path: Path) -> None:
+    kinds = [f"kind {n}" for n in range(20_000)] + ["common"] * 40
+    rows = [{"prompt": f"p{n}", "response": "a", "category": kind} for n, kind in enumerate(kinds)]
+    write_rows(tmp_path / "kinds.jsonl", rows)
+    start = time.process_time()
+    lines = whet("split", "kinds.jsonl", "--out", "parts").stdout.splitlines()
+    assert time.process_time() - start < 8
+    assert len(lines) == 24
+    assert lines[1].split()[0] == "common"
+    assert lines[21].split()[:2] == ["19,981", "others"]
+    shown = [int(cell.replace(",", "")) for cell in re.findall(r"([\d,]+) /", " ".join(lines[1:22]))]
+    assert sum(shown) == len(rows)
 
 
 def test_rows_left_out_are_listed_on_standard_error(whet: Whet) -> None:
@@ -217,3 +267,8 @@ def test_augment_asks_in_other_words(whet: Whet, tmp_path: Path) -> None:
 )
 def test_augment_refuses_what_cannot_be_meant(whet: Whet, options: tuple[str, ...], message: str) -> None:
     assert message in refused(whet("augment", "clean.txt", "o.jsonl", *options))
+
+
+def test_the_schema_is_not_needed_for_help() -> None:
+    code = "import sys, whetstone.cli.main; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -103,6 +103,7 @@ def test_a_place_on_the_hub(tmp_path: Path) -> None:
         ({"file_name": "/etc/passwd"}, "leaves the catalogue's folder"),
         ({"file_name": "link/rows.json"}, "leaves the catalogue's folder"),
         ({"file_name": "absent.json"}, "absent.json: no such file"),
+        ({"file_name": "x" * 300 + ".json"}, "cannot be read"),
         ({"file_name": 3}, "file_name: "),
         ({"formatting": "openai"}, "formatting: "),
         ({"columns": {"prompt": 3}}, "columns.prompt: "),

@@ -1,6 +1,7 @@
 """Rows to drafts: each shape, what it says of source and group, and what counts as malformed."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -107,7 +108,8 @@ def test_the_source_of_a_conversation_is_what_stands_in_the_prompt() -> None:
 
     chat = turns("user: Correct: he go", "assistant: x", "user: Fix", "assistant: y")
     assert source({"messages": chat}) == ["he go", "Fix"]
-    assert source({"messages": chat, "source": "go"}) == ["go", "Fix"]
+    assert source({"messages": chat, "source": "he"}) == ["he go", "Fix"]
+    assert source({"messages": chat, "source": "e go"}) == ["e go", "Fix"]
     assert source({"messages": chat, "source": "where the row was taken from"}) == ["he go", "Fix"]
     assert source({"messages": chat, "source": None}) == ["he go", "Fix"]
 
@@ -120,9 +122,79 @@ def test_more_references_belong_to_the_last_answer() -> None:
 def test_a_group_is_the_source_whatever_its_case_and_one_for_a_whole_conversation() -> None:
     single = parse({"messages": turns("user: Correct:  He GO ", "assistant: x")}, PROMPT)
     assert single.group == parse({"prompt": "he go", "response": "x"}).group
-    longer = {"messages": turns("user: Correct: he go", "assistant: x", "user: and now?", "assistant: z")}
-    assert parse(longer, PROMPT).group == single.group
-    assert parse(longer, PROMPT).content != single.content
+    question = "Correct: he go to a place that is far away from his home"
+    first = parse({"messages": turns(f"user: {question}", "assistant: x")}, PROMPT)
+    longer = {"messages": turns(f"user: {question}", "assistant: x", "user: and now?", "assistant: z")}
+    assert parse(longer, PROMPT).group == first.group != single.group
+    assert parse(longer, PROMPT).content != first.content
+
+
+def test_a_greeting_does_not_make_one_group_of_all_conversations() -> None:
+    def group(*texts: str) -> str:
+        return parse({"messages": turns("user: Hello", "assistant: Hi", *texts)}).group
+
+    topics = {group(f"user: Tell me about {what}", "assistant: x") for what in ("cats", "dogs", "cats")}
+    assert len(topics) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "source"),
+    [
+        ({"prompt": "Write code that sorts a list", "response": "x", "source": "code"}, "Write code that sorts a list"),
+        ({"prompt": "code it", "response": "x", "source": "code"}, "code"),
+        ({"instruction": "Write code", "output": "x", "source": "code"}, "Write code"),
+        ({"prompt": "Mend what a learner wrote: he go", "response": "x", "source": "he go"}, "he go"),
+    ],
+)
+def test_a_word_that_says_where_a_row_is_from_is_not_its_source(row: dict[str, Any], source: str) -> None:
+    (answer,) = parse(row).answers
+    assert answer.source == source
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": turns("system:  ", "user: q", "assistant: a")},
+        {"conversations": shared("system: ", "human: q", "gpt: a")},
+        {"prompt": turns("system: ", "user: q"), "completion": turns("assistant: a")},
+        {"prompt": "q", "response": "a", "system": " "},
+    ],
+)
+def test_a_blank_system_turn_is_none(row: dict[str, Any]) -> None:
+    for system in (None, "", " "):
+        (answer,) = parse(row, Data(source="x", system=system)).answers
+        assert (said(answer.messages), answer.references) == (["user: q"], ("a",))
+    (answer,) = parse(row, PROMPT).answers
+    assert answer.messages[0] == Message("system", "Be brief.")
+
+
+@pytest.mark.parametrize("value", [["a"], {"b": 1}])
+def test_lists_and_objects_are_no_names_unless_the_experiment_says_so(value: object) -> None:
+    row = {"prompt": "q", "response": "a", "id": value, "group": value, "category": value}
+    draft, plain = parse(row), parse({"prompt": "q", "response": "a"})
+    assert draft == plain
+    for key in ("group", "category"):
+        with pytest.raises(RowError, match="tags: expected text or a number, found a"):
+            parse({**row, "tags": value}, Data.model_validate({"source": "x", key: "tags"}))
+
+
+def test_true_and_false_are_names() -> None:
+    draft = parse({"prompt": "q", "response": "a", "id": True, "group": False, "category": True})
+    assert (draft.id, draft.group, draft.category) == ("true", "false", "true")
+
+
+def test_what_the_experiment_adds_is_no_part_of_what_a_row_says() -> None:
+    row = {"prompt": "q", "response": "a"}
+    assert parse(row, PROMPT).content == parse(row).content
+
+
+def test_a_giant_conversation_is_read_in_one_pass() -> None:
+    talk = turns(*[f"{role}: x" for _ in range(8000) for role in ("user", "assistant")])
+    start = time.process_time()
+    (answer,) = parse({"messages": talk}, Data(source="x", turns="last")).answers
+    assert len(answer.messages) == 15999
+    assert len(parse({"messages": talk[:6000]}).answers) == 3000
+    assert time.process_time() - start < 2
 
 
 def test_names_may_be_numbers_and_blank_ones_are_absent() -> None:
@@ -157,9 +229,7 @@ def test_what_is_only_doubtful_is_read(row: dict[str, Any]) -> None:
         ({"prompt": "x", "references": ["y", None]}, r"references\[1\]: expected text, found null"),
         ({"prompt": "x", "response": False}, "response: expected text, found true or false"),
         ({"prompt": "x", "response": "y", "references": []}, "references: expected a list of one or more"),
-        ({"prompt": "x", "response": "y", "group": ["g"]}, "group: expected text or a number, found a list"),
         ({"prompt": "x", "response": "y", "group": float("nan")}, "group: expected text or a number"),
-        ({"prompt": "x", "response": "y", "id": True}, "id: expected text or a number"),
         ({"prompt": "x", "response": "y", "source": 3}, "source: expected text, found a number"),
         ({"messages": []}, "expected the assistant's turn at the end, found no turn"),
         ({"messages": "hi"}, "messages: expected a list, found text that is none"),

@@ -7,7 +7,7 @@ from typing import Any
 import datasets
 import pytest
 
-from whetstone.data.hub import HubPlace, folder_parts, hub_parts, is_hub_name
+from whetstone.data.hub import HubPlace, folder_parts, hub_parts
 from whetstone.data.sources import read_parts
 from whetstone.data_section import Data
 from whetstone.errors import UserError
@@ -74,11 +74,6 @@ def test_parts_are_read_and_named(tmp_path: Path) -> None:
     parts = read_parts(Data(source="x"), str(files(tmp_path, "train.jsonl", "test.jsonl")))
     assert sorted(parts) == ["test", "train"]
     assert parts["train"].summary.name == f"{tmp_path} (train)"
-
-
-def test_hub_names() -> None:
-    assert is_hub_name("owner/name-1.0")
-    assert not any(map(is_hub_name, ["name", "data/train.jsonl", "a/b/c", "/a", "../a", "a/b c", "data/x.parquet.gz"]))
 
 
 Loads = Callable[[dict[str, list[dict[str, Any]]]], list[tuple[Any, ...]]]

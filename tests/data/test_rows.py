@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whetstone.data import strict_json
-from whetstone.data.rows import SUFFIXES, RawRow, read_rows
+from whetstone.data.rows import RawRow, read_rows
 from whetstone.data.strict_json import RowError
 from whetstone.errors import UserError
+from whetstone.source_name import SUFFIXES
 
 
 def read(path: Path, content: bytes) -> list[RawRow]:
@@ -308,3 +309,13 @@ def test_any_text_has_a_row_for_each_line_that_is_not_blank(
     rows = read(tmp_path_factory.mktemp("any") / "rows.txt", text.encode())
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     assert [row for _, row in rows] == [{"text": line} for line in lines if line.strip()]
+
+
+def test_parquet_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    table = pyarrow.table([pyarrow.array(["x"]), pyarrow.array(["y"])], names=["text", "text"])
+    pyarrow.parquet.write_table(table, path)
+    with pytest.raises(
+        UserError, match=r"rows\.parquet: expected a header of different column names, found text, text"
+    ):
+        list(read_rows(path))

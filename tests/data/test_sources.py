@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whetstone.data.example import Example
-from whetstone.data.rows import SUFFIXES
 from whetstone.data.sources import Loaded, ask, read_parts
 from whetstone.data_section import Data, ParallelSource
 from whetstone.errors import UserError
+from whetstone.source_name import SUFFIXES
 
 PROMPT = Data(source="unused.jsonl", prompt="Correct: {source}", system="Be brief.")
 SKIP = Data(source="unused.jsonl", on_bad_row="skip")
@@ -180,6 +180,33 @@ def test_rows_with_one_question_have_names_that_do_not_depend_on_their_order(tmp
     assert len(set(forward.values())) == 3
 
 
+TALK = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+ALMOST_EQUAL: dict[str, list[dict[str, Any]]] = {
+    "instruction": [{"instruction": text, "input": "i", "output": "o"} for text in ("x", "y")],
+    "where the input begins": [
+        {"instruction": one, "input": other, "output": "o"} for one, other in (("a", "b\nc"), ("a\nb", "c"))
+    ],
+    "system field": [{"prompt": "q", "response": "a", "system": text} for text in ("x", "y", "")],
+    "system turn": [{"messages": [{"role": "system", "content": text}, *TALK]} for text in ("x", "y")],
+    "what is learned": [{"prompt": [*TALK, *TALK][:at], "completion": [*TALK, *TALK][at:]} for at in (1, 3)],
+    "references": [{"prompt": "q", "references": ["a", text]} for text in ("x", "y")],
+    "source": [{"messages": TALK, "source": text} for text in ("q", "")],
+    "group": [{"prompt": "q", "response": "a", "group": text} for text in ("x", "y")],
+    "category": [{"prompt": "q", "response": "a", "category": text} for text in ("x", "y")],
+}
+
+
+@pytest.mark.parametrize("difference", ALMOST_EQUAL)
+def test_only_equal_rows_are_named_by_their_order(tmp_path: Path, difference: str) -> None:
+    rows = ALMOST_EQUAL[difference]
+    forward, backward = (
+        {example.id: example for example in load(write(tmp_path / "rows.jsonl", lines)).examples}
+        for lines in (rows, rows[::-1])
+    )
+    assert forward == backward
+    assert not any("-" in name for name in forward)
+
+
 def test_an_id_may_be_given_once(tmp_path: Path) -> None:
     rows = [{"prompt": str(number), "response": "y", "id": "the same"} for number in range(2)]
     path = write(tmp_path / "rows.jsonl", rows)
@@ -271,6 +298,58 @@ def test_any_bytes_are_examples_or_one_line(
     else:
         assert suffix in (".txt", ".csv", ".tsv")
         assert loaded.summary.rows == loaded.summary.examples + len(loaded.summary.skipped)
+
+
+@pytest.mark.parametrize("key", ["group", "category"])
+def test_a_field_that_no_row_has_is_a_misspelt_one(tmp_path: Path, key: str) -> None:
+    rows = [{"text": "x"}] * 20 + [{"text": "x", "document": 1}]
+    path = write(tmp_path / "rows.jsonl", rows)
+
+    def named(field: str) -> Data:
+        return Data.model_validate({"source": "x", key: field})
+
+    assert len(load(path, named("document")).examples) == 21
+    with pytest.raises(
+        UserError, match=rf"no row has the field 'docment' that data\.{key} .* there are text, document"
+    ):
+        load(path, named("docment"))
+    with pytest.raises(UserError, match=r"did you mean 'document'\?"):
+        load(path, named("docment"))
+    with pytest.raises(UserError, match="name one of these"):
+        load(parallel(tmp_path, "a\n", "b\n"), named("document"))
+
+
+def test_one_part_with_the_field_is_enough(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [{"text": "x"}])
+    write(tmp_path / "test.jsonl", [{"text": "x", "kind": "y"}])
+    parts = read_parts(Data(source="x", category="kind"), str(tmp_path))
+    assert parts["test"].examples[0].category == "y"
+
+
+@pytest.mark.parametrize(
+    ("row", "unused"),
+    [
+        ({"text": "x", "label": 1, "source": "y", "id": None}, ("label", "source")),
+        ({"prompt": "x", "response": "y", "system": "s", "source": "z", "group": "g", "score": 1}, ("score",)),
+        ({"messages": TALK, "references": [""], "text": "x"}, ("text",)),
+        ({"instruction": "x", "input": "", "output": "y", "history": []}, ()),
+    ],
+)
+def test_fields_that_nothing_looks_at_are_listed(tmp_path: Path, row: dict[str, Any], unused: tuple[str, ...]) -> None:
+    rows = [row] * 5 + [{**row, "late": 1}] * 20
+    assert load(write(tmp_path / "rows.jsonl", rows)).summary.unused == (*unused, "late")
+    rows = [row] * 10 + [{**row, "late": 1}]
+    assert load(write(tmp_path / "rows.jsonl", rows)).summary.unused == unused
+
+
+def test_a_name_that_no_system_has_is_one_line() -> None:
+    for name in ("x" * 300 + ".jsonl", "x\0.jsonl"):
+        with pytest.raises(UserError, match=r"cannot be read|no such file"):
+            load(name)
+
+
+def test_a_blank_system_turn_of_the_experiment_is_none() -> None:
+    assert [turn.role for turn in ask(Data(source="x", system=" "), "q")] == ["user"]
 
 
 def test_what_rows_share_is_held_once(tmp_path: Path) -> None:

@@ -97,3 +97,16 @@ def test_a_group_of_mixed_categories_stays_whole() -> None:
     examples = [of_category(n, f"g{n % 10}", "rare" if n < 10 else "common") for n in range(30)]
     splits = split_by_group(examples, Split(test=3, validation=0))
     assert {len([e for e in splits.test if e.group == group]) for group in {e.group for e in splits.test}} == {3}
+
+
+def test_a_count_must_be_finite() -> None:
+    for share in (float("inf"), float("nan")):
+        with pytest.raises(UserError, match=r"data\.split\.test"):
+            split_by_group(many(40), Split().model_copy(update={"test": share}))
+
+
+def test_one_group_is_said_to_be_one() -> None:
+    with pytest.raises(UserError, match=r"all 7 examples are one group, .* with data\.group"):
+        split_by_group(many(1, 7), Split())
+    with pytest.raises(UserError, match="but the source holds 1; lower one"):
+        split_by_group(many(1, 1), Split())

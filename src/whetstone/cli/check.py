@@ -87,12 +87,14 @@ def _print(console: Console, checked: "Checked", speed: "SpeedEstimate | None", 
 
 
 def _sources(sources: "tuple[SourceSummary, ...]") -> Table:
-    table = Table("source", "format", box=None, header_style="bold")
+    table = Table("source", "format", box=None, header_style="bold", padding=(0, 1, 0, 0))
     for heading in ("rows", "examples", "skipped"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("not used")
     for source in sources:
         name = Path(source.name).name if Path(source.name).is_absolute() else source.name
-        table.add_row(name, source.format, f"{source.rows:,}", f"{source.examples:,}", f"{len(source.skipped):,}")
+        counts = (f"{count:,}" for count in (source.rows, source.examples, len(source.skipped)))
+        table.add_row(name, source.format, *counts, ", ".join(source.unused))
     return table
 
 

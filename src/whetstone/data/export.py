@@ -1,7 +1,8 @@
 """Examples become files: every format that can be read, as JSON lines, JSON, CSV, TSV or Parquet.
 
 Reading such a file back (each conversation as one example, ``data.turns: last``) gives equal examples. What a format
-cannot hold is an error that names the example, never a silent loss. Files are streamed, and whole or absent.
+cannot hold is an error that names the example, never a silent loss; only a source of one word is not known again in a
+question more than twice as long. Files are streamed, and whole or absent.
 """
 
 import contextlib
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from whetstone.data.example import Example, Message
-from whetstone.data.rows import data_suffix
 from whetstone.errors import UserError
+from whetstone.source_name import data_suffix
 
 __all__ = [
     "EXPORT_FORMATS",

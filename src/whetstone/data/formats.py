@@ -5,6 +5,7 @@ What is a fault of the row's shape (a missing key, a wrong type, a conversation 
 is: the checks count it.
 """
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,11 @@ SHAREGPT_ROLES: Mapping[str, Role] = {
 }
 """The names that ShareGPT exports and the sets made from them use."""
 
+_GROUP_CHARS = 40
+"""How much of what the user says a conversation's group is made from; "Hello" opens many."""
+
+_ONE_WORD = re.compile(r"[!-~]+")
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -68,6 +74,13 @@ class Layout:
     def required(self) -> tuple[str, ...]:
         """The fields that every row must have."""
         return (self.prompt, self.answer) if self.answer else (self.prompt,)
+
+    def read(self) -> frozenset[str]:
+        """The fields that are looked at, beside a row's id, group and category."""
+        if self.format == "text":
+            return frozenset((self.prompt,))
+        named = (self.prompt, self.answer, self.query, self.history, self.system)
+        return frozenset((*named, "references", "source"))
 
 
 LAYOUTS: dict[Format, Layout] = {
@@ -106,14 +119,14 @@ class Draft(NamedTuple):
 
     Attributes:
         id: The row's own; "" where it has none.
-        content: What an id can be made from.
+        content: All that the row says, as JSON has it; an id can be made from it.
         group: The row's own, or one made from the normalised source.
         category: The row's own, or ``all``.
         answers: In the order of the conversation; at least one.
     """
 
     id: str
-    content: str
+    content: list[Any]
     group: str
     category: str
     answers: tuple[Answer, ...]
@@ -152,7 +165,7 @@ class Parser:
 
     def _plain(self, row: dict[str, Any]) -> Draft:
         text = _text(row, self._layout.prompt)
-        return self._draft(row, (Answer((), (text,), text),), text, text)
+        return self._draft(row, (Answer((), (text,), text),), [text], text)
 
     def _question(self, row: dict[str, Any]) -> Draft:
         """A prompt that ``data.prompt`` goes around, and its answer or answers."""
@@ -164,7 +177,9 @@ class Parser:
             answer = _text(row, layout.answer)
         # The same string as the source, not an equal one, where nothing is put around it.
         prompt = source if self._data.prompt == "{source}" else self._data.prompt.replace("{source}", source)
-        return self._conversation(row, [Message("user", prompt), Message("assistant", answer)], source)
+        draft = self._conversation(row, [Message("user", prompt), Message("assistant", answer)], source)
+        # Without what the experiment adds, so that another prompt leaves the names as they are.
+        return draft._replace(content=[source, *draft.content[1:]])
 
     def _instruction(self, row: dict[str, Any]) -> Draft:
         """Alpaca's row; instruction and input make one turn, a line each.
@@ -196,41 +211,54 @@ class Parser:
             source: What the last answer works on, where the format says it.
             first_answer: The turns before this one are given, not to be learned.
         """
-        roles = [turn.role for turn in turns]
-        users = [index for index, role in enumerate(roles) if role == "user"]
-        if len(turns) <= first_answer or roles[-1] != "assistant":
-            found = f"the {roles[-1]}'s turn" if len(turns) > first_answer else "no turn"
+        users = [turn.content for turn in turns if turn.role == "user"]
+        if len(turns) <= first_answer or turns[-1].role != "assistant":
+            found = f"the {turns[-1].role}'s turn" if len(turns) > first_answer else "no turn"
             raise RowError(f"expected the assistant's turn at the end, found {found}; add the answer")
         if not users:
             raise RowError("expected a user's turn before the answer, found none; add the question")
-        front = () if "system" in roles else self._system_turns(row)
+        front = () if any(turn.role == "system" for turn in turns) else self._system_turns(row)
         given = _optional_text(row, "source")
         more = _references(row, "references") if row.get("references") not in (None, "") else ()
-        first = max(users[0] + 1, first_answer) if self._data.turns == "all" else len(turns) - 1
+        last = len(turns) - 1
+        first = first_answer if self._data.turns == "all" else last
+        question: str | None = None
         answers = []
-        for index in range(first, len(turns)):
-            if roles[index] == "assistant":
-                is_last = index == len(turns) - 1
-                content = turns[index].content
-                question = turns[max(user for user in users if user < index)].content
-                works_on = source if is_last and source is not None else self._bare(question)
-                # In many public sets a field of this name says where a row was taken from.
-                if given and given in question:
+        for index, turn in enumerate(turns):
+            if turn.role == "user":
+                question = turn.content
+            elif turn.role == "assistant" and question is not None and index >= first:
+                bare = self._bare(question)
+                works_on = source if index == last and source is not None else bare
+                if given and _works_on(given, question, bare):
                     works_on = given
-                references = tuple(dict.fromkeys((content, *more))) if is_last and more else (content,)
+                references = tuple(dict.fromkeys((turn.content, *more))) if index == last else (turn.content,)
                 answers.append(Answer((*front, *turns[:index]), references, works_on))
-        if len(users) == 1:
-            return self._draft(row, tuple(answers), answers[-1].source, answers[-1].source)
-        content = stable_hash([[turn.role, turn.content] for turn in turns])
-        return self._draft(row, tuple(answers), content, self._bare(turns[users[0]].content))
+        said = [part for turn in turns[:-1] for part in (turn.role, turn.content)]
+        system = _optional_text(row, self._layout.system)
+        content = [said, source, first_answer, system, answers[-1].references, given]
+        origin = answers[-1].source if len(users) == 1 else self._opening(users)
+        return self._draft(row, tuple(answers), content, origin)
 
-    def _draft(self, row: dict[str, Any], answers: tuple[Answer, ...], content: str, origin: str) -> Draft:
+    def _opening(self, users: Sequence[str]) -> str:
+        """What a user says first, as many turns of it as tell a conversation from others."""
+        opening = ""
+        for turn in users:
+            opening = f"{opening}\n{self._bare(turn)}".strip()
+            if len(opening) >= _GROUP_CHARS:
+                break
+        return opening
+
+    def _draft(self, row: dict[str, Any], answers: tuple[Answer, ...], content: list[Any], origin: str) -> Draft:
         """Adds what every format may have; ``origin`` is the text that the group is made from."""
+        data = self._data
+        group = sys.intern(_label(row, data.group, is_named=data.group != "group"))
+        category = sys.intern(_label(row, data.category, is_named=data.category != "category"))
         return Draft(
-            id=_label(row, "id"),
-            content=content,
-            group=sys.intern(_label(row, self._data.group)) or stable_hash(normalised(origin))[:12],
-            category=sys.intern(_label(row, self._data.category)) or "all",
+            id=_label(row, "id", is_named=False),
+            content=[*content, group, category],
+            group=group or stable_hash(normalised(origin))[:12],
+            category=category or "all",
             answers=answers,
         )
 
@@ -241,12 +269,15 @@ class Parser:
         return (self._message("system", self._data.system),) if self._data.system is not None else ()
 
     def _turns(self, row: dict[str, Any], column: str) -> list[Message]:
+        """The turns of a conversation; a blank system turn, which many exports write, is none."""
         turns = []
         for number, turn in enumerate(_list(row, column)):
             try:
-                turns.append(self._turn(turn))
+                message = self._turn(turn)
             except RowError as error:
                 raise RowError(f"{column}[{number}]: {error}") from None
+            if message.role != "system" or message.content.strip():
+                turns.append(message)
         return turns
 
     def _turn(self, turn: Any) -> Message:
@@ -273,6 +304,15 @@ class Parser:
         if turn.startswith(before) and turn.endswith(after) and len(turn) >= len(before) + len(after):
             return turn[len(before) : len(turn) - len(after)]
         return turn
+
+
+def _works_on(given: str, question: str, bare: str) -> bool:
+    """Whether the field ``source`` holds what a question is about, and not the name of the place that a row is from.
+
+    Both are common. A place has a name of one word, which may well stand in the question too ("code", "math"), so one
+    word must be half of the question at least.
+    """
+    return given in question and (len(given) * 2 >= len(bare) or not _ONE_WORD.fullmatch(given))
 
 
 def _text(row: dict[str, Any], key: str) -> str:
@@ -322,11 +362,16 @@ def _references(row: dict[str, Any], key: str) -> tuple[str, ...]:
     return tuple(references)
 
 
-def _label(row: dict[str, Any], key: str) -> str:
-    """A name, which may be a number; "" where it is absent, null or blank."""
+def _label(row: dict[str, Any], key: str, *, is_named: bool) -> str:
+    """A name, which may be a number, true or false; "" where it is absent, null or blank.
+
+    A list or an object is no name. Where the experiment did not name the field, it means something else there.
+    """
     value = row.get(key)
-    if value is None:
+    if value is None or (isinstance(value, list | dict) and not is_named):
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str | int | float) or value != value:
         raise RowError(f"{key}: expected text or a number, found {kind(value)}; give a name")
     return str(value) if str(value).strip() else ""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from whetstone.data.finding import excerpt
-from whetstone.data.rows import SUFFIXES, RawRow, arrow_rows, data_suffix
+from whetstone.data.rows import RawRow, arrow_rows
 from whetstone.errors import UserError
+from whetstone.source_name import SUFFIXES, data_suffix
 
-__all__ = ["HubPlace", "folder_parts", "hub_parts", "is_hub_name"]
+__all__ = ["HubPlace", "folder_parts", "hub_parts"]
 
 _PART_OF = {
     "train": "train",
@@ -48,11 +49,6 @@ class HubPlace:
     subset: str | None = None
     split: str | None = None
     folder: str | None = None
-
-
-def is_hub_name(text: str) -> bool:
-    """Whether a text is ``owner/name`` and not the name of a data file."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) is not None and not data_suffix(Path(text))
 
 
 def folder_parts(folder: Path) -> dict[str, list[Path]]:

@@ -60,8 +60,9 @@ def load_replay(data: Data) -> Loaded | None:
     if data.replay is None:
         return None
     source = data.replay.source
-    # The prompt and the system turn are the task's; replayed rows are asked as they stand.
-    plain = data.model_copy(update={"format": data.replay.format, "prompt": "{source}", "system": None})
+    # Prompt, system turn and the names of fields are the task's; replayed rows are asked as they stand.
+    own = {"format": data.replay.format, "prompt": "{source}", "system": None, "group": "group", "category": "category"}
+    plain = data.model_copy(update=own)
     if isinstance(source, GrammarSource):
         examples = _generate(plain, source).train
         return Loaded(examples, _generated_summary(source, len(examples)))

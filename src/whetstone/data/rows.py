@@ -12,20 +12,17 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from whetstone.data.finding import excerpt
 from whetstone.data.strict_json import Json, RowError, Walker, kind, undecoded
 from whetstone.errors import UserError
+from whetstone.source_name import COMPRESSIONS, SUFFIXES, data_suffix
 
-__all__ = ["SUFFIXES", "RawRow", "arrow_rows", "data_suffix", "lines", "read_rows"]
+__all__ = ["RawRow", "arrow_rows", "lines", "read_rows"]
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
-"""The kinds of files that hold rows."""
-
-_COMPRESSIONS = (".gz", ".zst")
 _BUFFER_BYTES = 1 << 18
 _LONGEST_CELL_CHARS = 1 << 27
 _PARQUET_BATCH_ROWS = 1024
@@ -61,14 +58,6 @@ def read_rows(path: Path) -> Iterator[RawRow]:
         case _:
             known = ", ".join(SUFFIXES)
             raise UserError(f"{path}: expected a file that ends in {known} (or one of these with .gz or .zst)")
-
-
-def data_suffix(path: Path) -> str:
-    """The suffix that says what a file holds, in lower case and without a compression's; "" where it is not one."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] in _COMPRESSIONS:
-        suffixes.pop()
-    return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else ""
 
 
 def lines(path: Path) -> Iterator[str | RowError]:
@@ -261,10 +250,16 @@ def _header(where: str, cells: list[str] | RowError) -> list[str]:
     if isinstance(cells, RowError):
         raise UserError(f"{where}: {cells}")
     header = [cell.strip() for cell in cells]
-    if len(set(header)) < len(header) or "" in header:
+    if "" in header:
+        raise UserError(f"{where}: expected a header of different column names, found a blank one; name them")
+    _refuse_repeated(where, header)
+    return header
+
+
+def _refuse_repeated(where: str, header: Sequence[str]) -> None:
+    if len(set(header)) < len(header):
         found = excerpt(", ".join(header))
         raise UserError(f"{where}: expected a header of different column names, found {found}; name them")
-    return header
 
 
 def _as_cells(header: list[str], cells: list[str] | RowError) -> dict[str, Any] | RowError:
@@ -292,8 +287,9 @@ def _parquet(path: Path) -> Iterator[RawRow]:
     try:
         with _opened(path) as stream:
             # A Parquet file is read from its end, which a compressed stream only has in memory.
-            compressed = path.suffix.lower() in _COMPRESSIONS
+            compressed = path.suffix.lower() in COMPRESSIONS
             file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(stream.read()) if compressed else path)
+            _refuse_repeated(str(path), file.schema_arrow.names)
             yield from arrow_rows(str(path), file.iter_batches(_PARQUET_BATCH_ROWS))
     except (pyarrow.ArrowException, ValueError) as error:
         reason = " ".join(str(error).split())

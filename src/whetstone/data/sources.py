@@ -3,6 +3,7 @@
 Ids and groups are made from content, never from position, so that reordering a file changes nothing.
 """
 
+import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,12 +14,13 @@ from whetstone.data.catalogue import read_listing
 from whetstone.data.example import Example, Message
 from whetstone.data.finding import excerpt
 from whetstone.data.formats import LAYOUTS, Draft, Layout, Parser, format_of
-from whetstone.data.hub import HubPlace, folder_parts, hub_parts, is_hub_name
+from whetstone.data.hub import HubPlace, folder_parts, hub_parts
 from whetstone.data.rows import RawRow, lines, read_rows
 from whetstone.data.strict_json import RowError
 from whetstone.data_section import CatalogueSource, Data, Format, ParallelSource
 from whetstone.errors import UserError
 from whetstone.section import stable_hash
+from whetstone.source_name import is_hub_name
 
 __all__ = ["Loaded", "SkippedRow", "SourceSummary", "ask", "read_parts"]
 
@@ -44,6 +46,7 @@ class SourceSummary:
         rows: How many there are, bad ones among them.
         examples: How many were made of them; a conversation may give several.
         skipped: The bad ones, in the order of the file.
+        unused: The fields of its first rows that nothing looks at.
     """
 
     name: str
@@ -51,6 +54,7 @@ class SourceSummary:
     rows: int
     examples: int
     skipped: tuple[SkippedRow, ...]
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +82,11 @@ def read_parts(data: Data, source: str | ParallelSource | CatalogueSource) -> di
         ``all``; or ``train``, ``validation`` and ``test``, as far as a folder or a hub data set has them.
 
     Raises:
-        UserError: It cannot be read, its format is not clear, no row can be used, or a row is malformed and
-            ``data.on_bad_row`` is ``stop``.
+        UserError: It cannot be read, its format is not clear, no row can be used, no row has a field that the
+            experiment names, or a row is malformed and ``data.on_bad_row`` is ``stop``.
     """
     if isinstance(source, ParallelSource):
-        return {"all": _load(data, source.src, _parallel_rows(source), _PARALLEL)}
+        return _load_all(data, source.src, {"all": _parallel_rows(source)}, _PARALLEL)
     if isinstance(source, CatalogueSource):
         listing = read_listing(source)
         _agree(data, source, listing.layout)
@@ -95,30 +99,36 @@ def read_parts(data: Data, source: str | ParallelSource | CatalogueSource) -> di
 
 
 def _load_all(data: Data, name: str, parts: Mapping[str, Iterable[RawRow]], layout: Layout | None) -> dict[str, Loaded]:
-    return {
-        part: _load(data, name if part == "all" else f"{name} ({part})", rows, layout) for part, rows in parts.items()
+    wanted = _Wanted(data)
+    loaded = {
+        part: _load(data, name if part == "all" else f"{name} ({part})", _seen(rows, wanted), layout)
+        for part, rows in parts.items()
     }
+    wanted.check(name)
+    return loaded
 
 
 def _place(source: str) -> Path | HubPlace:
     path = Path(source)
+    return HubPlace(source) if is_hub_name(source) and not _exists(path) else path
+
+
+def _exists(path: Path) -> bool:
     try:
-        exists = path.exists()
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read ({error.strerror}); give a path or a hub id") from None
-    if exists or not is_hub_name(source):
-        return path
-    return HubPlace(source)
+        return path.exists()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read ({reason}); give a path or a hub id") from None
 
 
 def _parts(place: Path | HubPlace) -> dict[str, Iterator[RawRow]]:
     if isinstance(place, HubPlace):
         return hub_parts(place)
+    if not _exists(place):
+        raise UserError(f"{place}: no such file or folder; give a path, or a hub id as owner/name")
     if place.is_dir():
         parts = folder_parts(place)
         return {name: itertools.chain.from_iterable(map(read_rows, paths)) for name, paths in parts.items()}
-    if not place.exists():
-        raise UserError(f"{place}: no such file or folder; give a path, or a hub id as owner/name")
     return {"all": read_rows(place)}
 
 
@@ -136,10 +146,13 @@ def _load(data: Data, name: str, rows: Iterable[RawRow], layout: Layout | None) 
     if layout is None:
         layout, stream = _detected(name, stream)
     parse, identify = Parser(data, layout), _Identifier()
+    fields: dict[str, None] = {}
     examples: list[Example] = []
     skipped: list[SkippedRow] = []
     count = 0
-    for count, (where, row) in enumerate(stream, 1):  # noqa: B007
+    for count, (where, row) in enumerate(stream, 1):
+        if count <= _ROWS_TO_DETECT and not isinstance(row, RowError):
+            fields |= dict.fromkeys(row)
         try:
             examples += _examples(parse, identify, row)
         except RowError as error:
@@ -151,7 +164,41 @@ def _load(data: Data, name: str, rows: Iterable[RawRow], layout: Layout | None) 
     if not examples:
         first = skipped[0]
         raise UserError(f"{name}: none of the {count} rows can be used; {first.where}: {first.reason}")
-    return Loaded(tuple(examples), SourceSummary(name, layout.format, count, len(examples), tuple(skipped)))
+    used = {*layout.read(), "id", data.group, data.category}
+    unused = tuple(field for field in fields if field not in used)
+    return Loaded(tuple(examples), SourceSummary(name, layout.format, count, len(examples), tuple(skipped), unused))
+
+
+class _Wanted:
+    """The fields that an experiment names: a misspelt one would go unseen, since rows need not have them."""
+
+    def __init__(self, data: Data) -> None:
+        named = {"group": data.group, "category": data.category}
+        self._absent = {key: field for key, field in named.items() if field != key}
+        self._fields: dict[str, None] = {}
+
+    def see(self, row: dict[str, Any] | RowError) -> None:
+        """Strikes out what a row has."""
+        if self._absent and not isinstance(row, RowError):
+            self._fields |= dict.fromkeys(row)
+            self._absent = {key: field for key, field in self._absent.items() if field not in row}
+
+    def check(self, name: str) -> None:
+        """Raises UserError where no row has a field that the experiment names."""
+        for key, field in self._absent.items():
+            near = difflib.get_close_matches(field, self._fields, n=1)
+            mend = f"did you mean '{excerpt(near[0])}'?" if near else "name one of these"
+            raise UserError(
+                f"{name}: no row has the field '{excerpt(field)}' that data.{key} (--{key}) names; "
+                f"there are {excerpt(', '.join(self._fields), 200)}; {mend}"
+            )
+
+
+def _seen(rows: Iterable[RawRow], wanted: _Wanted) -> Iterator[RawRow]:
+    """The rows as they come, looked at for the fields that are wanted."""
+    for where, row in rows:
+        wanted.see(row)
+        yield where, row
 
 
 def _examples(parse: Parser, identify: "_Identifier", row: dict[str, Any] | RowError) -> list[Example]:
@@ -259,5 +306,5 @@ def _numbered(base: str, count: int) -> list[str]:
 
 
 def _name(draft: Draft) -> str:
-    """A hash of question and answers, so that the order of rows with one question does not name them."""
-    return stable_hash([draft.content, [answer.references for answer in draft.answers]])[:12]
+    """A hash of all that the row says, so that only rows that are equal are named by their order."""
+    return stable_hash(draft.content)[:12]

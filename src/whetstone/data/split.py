@@ -49,7 +49,7 @@ def split_by_group(examples: Sequence[Example], split: Split) -> Splits:
     for example in examples:
         groups.setdefault(example.group, []).append(example)
     order = sorted(groups, key=lambda group: _rank(split.seed, group))
-    test, validation, train = _sizes(split, len(order))
+    test, validation, train = _sizes(split, len(order), len(examples))
     strata: dict[str, list[str]] = {}
     for group in order:
         strata.setdefault(_category(groups[group]), []).append(group)
@@ -67,12 +67,17 @@ def _rank(seed: int, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogatepass")).digest()
 
 
-def _sizes(split: Split, total: int) -> tuple[int, int, int]:
-    """Groups for test, validation and training."""
+def _sizes(split: Split, total: int, examples: int) -> tuple[int, int, int]:
+    """Groups for test, validation and training, of ``total``."""
     test = _count(split.test, total, "test")
     validation = _count(split.validation, total, "validation")
     train = total - test - validation if split.train is None else split.train
     if train < 1 or test + validation + train > total:
+        if total == 1 < examples:
+            raise UserError(
+                f"data.split: all {examples:,} examples are one group, and a group is never divided; name another "
+                "field with data.group"
+            )
         raise UserError(
             f"data.split: asks for {test} test, {validation} validation and {max(train, 1)} training groups, but the "
             f"source holds {total}; lower one of them"
@@ -83,7 +88,8 @@ def _sizes(split: Split, total: int) -> tuple[int, int, int]:
 def _count(asked: float, total: int, name: str) -> int:
     if asked < 1:
         return max(round(asked * total), 1 if asked > 0 else 0)
-    if asked != int(asked):
+    # Infinity is no integer either.
+    if not float(asked).is_integer():
         raise UserError(f"data.split.{name}: {asked} is neither a share below 1 nor a whole number of groups")
     return int(asked)
 

@@ -1,6 +1,7 @@
 """Errors planted in free text: each kind occurs, nothing stays right, and little changes."""
 
 import re
+import time
 from difflib import SequenceMatcher
 from random import Random
 
@@ -173,3 +174,19 @@ def test_every_rule_names_classes_and_cues_that_exist() -> None:
 def test_a_line_that_is_no_rule_is_refused() -> None:
     with pytest.raises(ValueError, match="not a rule: he goes -> go"):
         read_rule("agreement", 0, "he goes -> go")
+
+
+@pytest.mark.parametrize("piece", ["a,", "a ", "he is ", "1,,", "She has gone to the city. "])
+def test_a_long_text_takes_time_in_proportion(piece: str) -> None:
+    start = time.process_time()
+    corrupt_text(piece * (40_000 // len(piece)), Random(0), 2)
+    assert time.process_time() - start < 2
+
+
+def test_cues_are_not_trusted_in_a_sentence_without_an_end() -> None:
+    def sources(text: str) -> set[str]:
+        return {one.source for one in corrupted(text, 200)}
+
+    said = "they say that he goes home."
+    assert any("he go home." in source for source in sources(f"now {said}"))
+    assert not any("he go home." in source for source in sources("now " * 120 + said))

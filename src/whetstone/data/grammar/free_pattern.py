@@ -13,6 +13,8 @@ __all__ = ["Rule", "fitting_rules", "read_rule"]
 
 _LINE = re.compile(r"(?P<left>.*?)\[(?P<core>.+)\](?P<right>.*?) -> (?P<outcomes>.+)")
 _CUE_SIGNS = "-~+"
+_LONGEST_SENTENCE_TOKENS = 100
+"""Where nothing ends a sentence for longer, cues cannot be trusted, and looking for them takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,15 @@ class Rule:
         first = at - len(self.left)
         if first < 0 or first + len(elements) > len(tokens):
             return False
-        if not all(element.fits(token) for element, token in zip(elements, tokens[first:], strict=False)):
+        around = tokens[first : first + len(elements)]
+        if not all(element.fits(token) for element, token in zip(elements, around, strict=True)):
             return False
-        if self.never and self.never.search(_earlier(tokens, at)):
-            return False
-        if self.before and not self.before.search(_earlier(tokens, at)):
-            return False
+        if self.never or self.before:
+            earlier = _earlier(tokens, at)
+            if earlier is None or (self.never and self.never.search(earlier)):
+                return False
+            if self.before and not self.before.search(earlier):
+                return False
         return not self.later or self.later.search(_later(tokens, at + len(self.core))) is not None
 
 
@@ -114,17 +119,20 @@ def _element(word: str) -> _Element:
     return _Element(frozenset(word[negated:].split("/")), negated)
 
 
-def _earlier(tokens: Sequence[Token], at: int) -> str:
-    """The words of a sentence before a position."""
+def _earlier(tokens: Sequence[Token], at: int) -> str | None:
+    """The words of a sentence before a position; None where it is too long to be one."""
     start = at
-    while start > 0 and "START" not in tokens[start - 1].keys:
+    while "START" not in tokens[start - 1].keys:
         start -= 1
+        if at - start > _LONGEST_SENTENCE_TOKENS:
+            return None
     return " ".join(token.low for token in tokens[start:at])
 
 
 def _later(tokens: Sequence[Token], at: int) -> str:
     """The words of a clause from a position on."""
     end = at
-    while end < len(tokens) and "CLAUSE" not in tokens[end].keys:
+    last = min(at + _LONGEST_SENTENCE_TOKENS, len(tokens))
+    while end < last and "CLAUSE" not in tokens[end].keys:
         end += 1
     return " ".join(token.low for token in tokens[at:end])

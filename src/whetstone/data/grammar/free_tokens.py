@@ -10,10 +10,12 @@ from whetstone.data.grammar.vocabulary import Noun, Verb, past_of
 
 __all__ = ["Token", "tokenised"]
 
-# Links, addresses and code are one token each, so that no rule looks inside; then numbers, words, marks.
+_CHUNK = re.compile(r"\S+")
+# Links, addresses and code are one token each, so that no rule looks inside.
+_OPAQUE = re.compile(r"://|[@\\_<>{}=#|`~^]")
+# Numbers, words, marks.
 _TOKEN = re.compile(
-    r"\S*(?:://|@|[\\_<>{}=#|`~^])\S*"
-    r"|\d[\w.,:%/-]*\w|\d"
+    r"\d[\w.,:%/-]*\w|\d"
     r"|[^\W\d_]+(?:[-'’.][^\W\d_]+)*"
     r"|['’](?:s|re|ve|ll|d|m)\b"
     r"|\S"
@@ -129,7 +131,7 @@ class Token:
 
 def tokenised(text: str) -> Sequence[Token]:
     """The tokens of a text, with an empty one at either end."""
-    spans = [(match.group(), match.start()) for match in _TOKEN.finditer(text)]
+    spans = [span for chunk in _CHUNK.finditer(text) for span in _spans(text, chunk.start(), chunk.end())]
     tokens = [Token("", len(text), _EDGE)]
     asserted = True
     for word, start in reversed(spans):
@@ -138,6 +140,13 @@ def tokenised(text: str) -> Sequence[Token]:
             asserted = word != "?"
         tokens.append(Token(word, start, keys | {"ASSERTED"} if asserted else keys))
     return [Token("", 0, _EDGE), *reversed(tokens)]
+
+
+def _spans(text: str, start: int, end: int) -> list[tuple[str, int]]:
+    """The tokens of a chunk, with where they begin; chunk by chunk, since a search for marks looks at all of one."""
+    if _OPAQUE.search(text, start, end):
+        return [(text[start:end], start)]
+    return [(match.group(), match.start()) for match in _TOKEN.finditer(text, start, end)]
 
 
 def _low(word: str) -> str:
