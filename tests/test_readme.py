@@ -21,6 +21,7 @@ SMALLER = (
 )
 
 
+@pytest.mark.timeout(400)
 def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",

@@ -238,7 +238,10 @@ def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str] | RowErro
             # The module has one exception for all faults; after these two the rest of the file is inside a quote.
             if "unexpected end" in str(error) or "field larger" in str(error):
                 raise UserError(f"{path}:{line}: a quote is opened here and never closed; close or double it") from None
-            yield line, RowError(f"expected a record, found {error}; double the quotes inside a quoted cell")
+            yield (
+                line,
+                RowError(f"expected a record, found {ascii(str(error))[1:-1]}; double the quotes inside a quoted cell"),
+            )
             continue
         if cells is None:
             return
