@@ -62,7 +62,9 @@ def check(
 
 
 def print_findings(console: Console, findings: "list[Finding] | tuple[Finding, ...]") -> None:
-    """Prints findings with their examples and mends."""
+    """Prints findings with their examples and mends; nothing where there are none."""
+    if not findings:
+        return
     table = Table.grid(padding=(0, 1))
     for finding in findings:
         lines: list[RenderableType] = [Text.assemble((f"{finding.code}  ", "bold"), finding.message)]
