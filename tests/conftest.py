@@ -33,6 +33,11 @@ PLACES = ("to the market", "to school", "to an old library", "to the station", "
 TIMES = ("every morning .", "on Mondays .", "when it rains .", "before breakfast .", "after the long meeting .")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the longest test, so that no core waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 class MakeRun(Protocol):
     """Writes a run folder and opens it."""
 
