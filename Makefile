@@ -16,7 +16,7 @@ demo: $(VENV)/.installed ## Tune, judge and report a tiny model on this machine
 	@$(BIN)/whet demo
 
 test: $(VENV)/.installed-dev ## Run the test suite, a process for each core
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(VENV)/.installed-dev ## Run the test suite with the slow tests
 	@$(BIN)/python -m pytest -m "slow or not slow"
