@@ -10,27 +10,34 @@ from typing import Any
 
 from whetstone.errors import UserError
 
-__all__ = ["atomic_folder", "read_json", "read_jsonl", "write_atomic", "write_json", "write_jsonl"]
+__all__ = ["atomic_folder", "read_json", "read_jsonl", "replacing", "write_atomic", "write_json", "write_jsonl"]
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new, never a part.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a neighbour file to fill; it is forced to disk and takes the name ``path`` only when the block ends well.
 
-    The bytes go to a neighbour, are forced to disk, and take the name in one rename.
+    Raises:
+        UserError: It cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield partial
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any) -> None:

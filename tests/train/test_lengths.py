@@ -10,7 +10,7 @@ from whetstone.data.split import Splits
 from whetstone.data_section import Data
 from whetstone.experiment import Generation, Judge
 from whetstone.train.batch import RowLengths
-from whetstone.train.lengths import answer_findings, histogram, length_findings, summarise_lengths
+from whetstone.train.lengths import answer_findings, length_findings, summarise_lengths
 
 
 def examples(count: int) -> tuple[Example, ...]:
@@ -25,17 +25,19 @@ def lengths(*rows: tuple[int, int, int]) -> RowLengths:
 def test_a_part_is_summarised() -> None:
     part = summarise_lengths("train", examples(3), lengths((0, 5, 5), (1, 6, 10), (2, 20, 30), (2, 20, 4)), 24)
     assert (part.examples, part.groups, part.rows, part.too_long) == (3, 2, 4, 1)
-    assert (part.tokens, part.loss_tokens, part.quantiles[0], part.quantiles[3]) == (100, 49, 10, 50)
-    assert part.as_row()["longest_tokens"] == 50
+    assert part.row_tokens is not None
+    assert (part.tokens, part.loss_tokens, part.row_tokens.minimum, part.row_tokens.maximum) == (100, 49, 10, 50)
+    assert part.as_row()["row_tokens"]["maximum"] == 50
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=200))
 def test_every_row_is_in_one_bin(tokens: list[int]) -> None:
-    counts, edges = histogram(np.array(tokens))
-    assert sum(counts) == len(tokens)
-    assert len(edges) == len(counts) + 1 <= 14
-    assert edges[0] == min(tokens)
-    assert edges[-1] > max(tokens)
+    measured = lengths(*((0, 0, count) for count in tokens))
+    bins = summarise_lengths("train", examples(1), measured, 24).histogram
+    assert sum(one.count for one in bins) == len(tokens)
+    assert len(bins) <= 13
+    assert bins[0].start == min(tokens)
+    assert bins[-1].end >= max(tokens)
 
 
 @pytest.mark.parametrize(

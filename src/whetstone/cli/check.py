@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["check", "print_findings"]
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-_BAR_CELLS = 30
 
 
 def check(
@@ -75,9 +74,13 @@ def print_findings(console: Console, findings: "list[Finding] | tuple[Finding, .
 
 
 def _print(console: Console, checked: "Checked", speed: "SpeedEstimate | None", views: "list[list[TokenView]]") -> None:
+    from whetstone.cli.data_view import bars
+
     console.print(_sources(checked.sources))
     console.print("", _parts(checked.lengths), "", sep="\n", crop=False)
-    console.print(_histogram(checked.lengths[0]))
+    trained = checked.lengths[0]
+    console.print(Text(f"tokens of a row of {trained.part}; {trained.limit_tokens:,} are allowed"))
+    console.print(bars(trained.histogram, trained.limit_tokens))
     for view in views:
         console.print("", _tokens(view), sep="\n")
     if checked.memory is not None:
@@ -105,30 +108,24 @@ def _parts(lengths: "tuple[PartLengths, ...]") -> Table:
     headings = ("part", "examples", "groups", "rows", "tokens", "learned", "median", "95 %", "longest", "too long")
     rows = []
     for part in lengths:
-        _, *quantiles = part.quantiles
-        numbers = (part.examples, part.groups, part.rows, part.tokens, part.loss_tokens, *quantiles, part.too_long)
-        rows.append((part.part, *(f"{number:,}" for number in numbers)))
+        row = part.row_tokens
+        lengths_of_rows = (row.median, row.p95, row.maximum) if row else (0, 0, 0)
+        numbers = (
+            part.examples,
+            part.groups,
+            part.rows,
+            part.tokens,
+            part.loss_tokens,
+            *lengths_of_rows,
+            part.too_long,
+        )
+        rows.append((part.part, *(f"{number:,.0f}" for number in numbers)))
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     for number, heading in enumerate(headings):
-        width = max(len(row[number]) for row in (headings, *rows))
+        width = max(len(cells[number]) for cells in (headings, *rows))
         table.add_column(heading, justify="right" if number else "left", min_width=width, no_wrap=True)
-    for row, part in zip(rows, lengths, strict=True):
-        table.add_row(*row[:-1], Text(row[-1], style="bold red" if part.too_long else ""))
-    return table
-
-
-def _histogram(part: "PartLengths") -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_column(justify="right")
-    largest = max(part.counts, default=0)
-    for low, high, count in zip(part.edges, part.edges[1:], part.counts, strict=False):
-        eighths = round(count / largest * _BAR_CELLS * 8)
-        bar = "█" * (eighths // 8) + (" ▏▎▍▌▋▊▉"[eighths % 8] if eighths % 8 else "")
-        style = "red" if low > part.limit_tokens else "blue"
-        table.add_row(f"{low:,} to {high - 1:,}", Text(bar, style=style), f"{count:,}")
-    table.add_row("tokens", Text(f"rows of {part.part} by length; {part.limit_tokens:,} are allowed", style="dim"), "")
+    for cells, part in zip(rows, lengths, strict=True):
+        table.add_row(*cells[:-1], Text(cells[-1], style="bold red" if part.too_long else ""))
     return table
 
 
@@ -142,6 +139,8 @@ def _tokens(view: "list[TokenView]") -> Text:
 
 
 def _memory(memory: "MemoryEstimate") -> Table:
+    from whetstone.report.format import byte_size
+
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(justify="right")
@@ -158,28 +157,20 @@ def _memory(memory: "MemoryEstimate") -> Table:
     }
     for name, size in parts.items():
         if size:
-            table.add_row(name, _size(size))
+            table.add_row(name, byte_size(size))
     style = "bold" if memory.fits else "bold red"
-    table.add_row(Text(f"peak on {memory.device}", style=style), Text(_size(memory.peak_bytes), style=style))
-    table.add_row("there is", _size(memory.held_bytes + memory.available_bytes))
+    table.add_row(Text(f"peak on {memory.device}", style=style), Text(byte_size(memory.peak_bytes), style=style))
+    table.add_row("there is", byte_size(memory.held_bytes + memory.available_bytes))
     return table
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
-
-
 def _speed(speed: "SpeedEstimate") -> Text:
+    from whetstone.report.format import duration
+
     return Text(
-        f"about {_time(speed.epoch_s)} an epoch, {_time(speed.training_s)} in all: {speed.tokens_per_s:,.0f} tokens/s "
-        f"over {speed.measured_steps} steps that were thrown away"
+        f"about {duration(speed.epoch_s)} an epoch, {duration(speed.training_s)} in all: "
+        f"{speed.tokens_per_s:,.0f} tokens/s over {speed.measured_steps} steps that were thrown away"
     )
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _conclusion(stopping: "list[Finding]", experiment: str) -> Text:

@@ -19,7 +19,7 @@ from whetstone.report.format import printable, share
 if TYPE_CHECKING:
     from whetstone.data.sources import SourceSummary
 
-__all__ = ["example_panel", "print_parts", "print_statistics", "source_line", "source_lines_to_paste"]
+__all__ = ["bars", "example_panel", "print_parts", "print_statistics", "source_line", "source_lines_to_paste"]
 
 _LONGEST_TEXT_CHARS = 2000
 _LONGEST_LIST_CHARS = 200
@@ -69,7 +69,7 @@ def print_statistics(console: Console, part: str, statistics: Statistics) -> Non
     for label, lengths in (("prompt", statistics.prompt), ("answer", statistics.answer)):
         if lengths is not None:
             console.print(Text(f"words in the {label}"))
-            console.print(_bars(lengths.histogram))
+            console.print(bars(lengths.histogram))
 
 
 def print_parts(console: Console, parts: Mapping[str, Sequence[Example]]) -> None:
@@ -91,6 +91,19 @@ def print_parts(console: Console, parts: Mapping[str, Sequence[Example]]) -> Non
     if len(categories) > 1:
         table.add_row("together", *(_rows_and_groups(part) for part in parts.values()))
     console.print(table)
+
+
+def bars(bins: Sequence[Bin], limit: int | None = None) -> Table:
+    """A histogram, a line a bin; bins beyond a limit are red."""
+    most = max((one.count for one in bins), default=0)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    for one in bins:
+        label = f"{one.start:,}" if one.start == one.end else f"{one.start:,}-{one.end:,}"
+        style = "red" if limit is not None and one.start > limit else "cyan"
+        table.add_row(f"  {label}", f"{one.count:,}", Text(_bar(one.count / most), style))
+    return table
 
 
 def source_lines_to_paste(paths: Mapping[str, str]) -> str:
@@ -133,17 +146,6 @@ def _categories(categories: Mapping[str, int], total: int) -> Table:
     if len(categories) > _CATEGORIES_SHOWN:
         rest = sum(list(categories.values())[_CATEGORIES_SHOWN:])
         table.add_row(f"{len(categories) - _CATEGORIES_SHOWN:,} others", f"{rest:,}", share(rest / total))
-    return table
-
-
-def _bars(bins: Sequence[Bin]) -> Table:
-    most = max(one.count for one in bins)
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right")
-    table.add_column(justify="right")
-    for one in bins:
-        label = f"{one.start:,}" if one.start == one.end else f"{one.start:,}-{one.end:,}"
-        table.add_row(f"  {label}", f"{one.count:,}", Text(_bar(one.count / most), "cyan"))
     return table
 
 

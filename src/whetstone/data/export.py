@@ -11,13 +11,13 @@ import gzip
 import io
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from whetstone.data.example import Example, Message
 from whetstone.errors import UserError
+from whetstone.files import replacing
 from whetstone.source_name import data_suffix
 
 __all__ = [
@@ -75,7 +75,7 @@ def write_examples(
     """
     kind = check_file_name(path)
     rows = _Counted(row for example in examples for row in export_rows(example, to, references))
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         if kind == ".parquet":
             _write_parquet(partial, rows, to)
             return rows.count
@@ -245,23 +245,6 @@ def _write_parquet(path: Path, rows: Iterable[Row], to: ExportFormat) -> None:
 
 def _columns(to: ExportFormat) -> list[str]:
     return [*_COLUMNS[to], *(name for name in _ABOUT if to != "text" or name != "source")]
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A neighbour file to fill; it is forced to disk and takes the name only when the block ends well."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -25,12 +25,7 @@ from whetstone.train.advice import alternatives
 from whetstone.train.audit import TokenView, as_served, audit, audit_rows, follow_rows, view_tokens
 from whetstone.train.batch import RowLengths, measure_lengths
 from whetstone.train.estimate import MemoryEstimate, Plan, UnforeseeableError, estimate_memory, largest_batch
-from whetstone.train.lengths import (
-    PartLengths,
-    answer_findings,
-    length_findings,
-    summarise_lengths,
-)
+from whetstone.train.lengths import PartLengths, answer_findings, length_findings, summarise_lengths
 
 __all__ = ["Checked", "check", "view_rows"]
 
@@ -86,7 +81,7 @@ class Checked:
         allowed = [finding for finding in self.findings if finding.severity == "error"]
         skipped = sum(len(source.skipped) for source in self.sources)
         return (
-            *(f"{finding.code}: {finding.message} (allowed by data.lint.allow)." for finding in allowed),
+            *(f"{finding.code}: {finding.message} Allowed by data.lint.allow." for finding in allowed),
             *((f"{skipped:,} malformed rows were left out (data.on_bad_row).",) if skipped else ()),
         )
 
@@ -248,7 +243,7 @@ def _foresee_memory(
     try:
         memory = estimate_memory(plan)
     except UnforeseeableError as error:
-        return None, [Finding("memory", "note", 0, 0, f"{error}.", "Start with a small tune.batch_size.")]
+        return None, [Finding("memory", "note", 1, 1, f"{error}.", "Start with a small tune.batch_size.")]
     if memory.fits:
         return memory, []
     needed, there = memory.peak_bytes, memory.held_bytes + memory.available_bytes
@@ -257,8 +252,8 @@ def _foresee_memory(
         Finding(
             "memory",
             "warning",
-            needed - there,
-            needed,
+            1,
+            1,
             f"Training needs about {needed / 1e9:.2f} GB on {memory.device}, and {there / 1e9:.2f} GB are there.",
             "Set one of these." if ways else "Take a smaller base: no batch size, length or data type makes it fit.",
             ways,

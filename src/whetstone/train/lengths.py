@@ -1,7 +1,7 @@
 """How long the rows are, and what the length policy does to them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,14 @@ import numpy as np
 from whetstone.data.example import Example
 from whetstone.data.finding import EXAMPLES_SHOWN, Finding
 from whetstone.data.split import Splits
+from whetstone.data.statistics import Bin, Spread, histogram, spread
 from whetstone.data_section import Data
 from whetstone.experiment import Judge
 from whetstone.train.batch import RowLengths
 
-__all__ = ["PartLengths", "answer_findings", "histogram", "length_findings", "summarise_lengths"]
+__all__ = ["PartLengths", "answer_findings", "length_findings", "summarise_lengths"]
 
+_BINS = 12
 
 _LEARNED = ("train", "replay")
 """The parts without which training cannot do what was asked."""
@@ -30,9 +32,8 @@ class PartLengths:
         too_long: Rows longer than ``limit_tokens``.
         tokens: All tokens of all rows.
         loss_tokens: Those that are learned.
-        quantiles: Tokens of the shortest, the median, the 95th percentile and the longest row.
-        counts: Rows in each bin of the histogram.
-        edges: Borders of the bins, in tokens; one more than there are bins.
+        row_tokens: How many tokens a row has; None where there is no row.
+        histogram: Of the tokens of a row.
     """
 
     part: str
@@ -43,59 +44,30 @@ class PartLengths:
     limit_tokens: int
     tokens: int
     loss_tokens: int
-    quantiles: tuple[int, int, int, int]
-    counts: tuple[int, ...]
-    edges: tuple[int, ...]
+    row_tokens: Spread | None
+    histogram: tuple[Bin, ...]
 
     def as_row(self) -> dict[str, Any]:
         """The JSON object that ``--json`` prints."""
-        shortest, median, p95, longest = self.quantiles
-        return {
-            "part": self.part,
-            "examples": self.examples,
-            "groups": self.groups,
-            "rows": self.rows,
-            "too_long": self.too_long,
-            "limit_tokens": self.limit_tokens,
-            "tokens": self.tokens,
-            "loss_tokens": self.loss_tokens,
-            "shortest_tokens": shortest,
-            "median_tokens": median,
-            "p95_tokens": p95,
-            "longest_tokens": longest,
-            "histogram": {"edges_tokens": list(self.edges), "rows": list(self.counts)},
-        }
+        return asdict(self)
 
 
 def summarise_lengths(part: str, examples: Sequence[Example], lengths: RowLengths, limit_tokens: int) -> PartLengths:
     """Counts the rows of a part and how long they are."""
     tokens = lengths.prompt_tokens + lengths.answer_tokens
-    low, median, p95, high = np.quantile(tokens, [0, 0.5, 0.95, 1]) if len(tokens) else (0, 0, 0, 0)
-    counts, edges = histogram(tokens)
+    values = tokens.tolist()
     return PartLengths(
         part=part,
         examples=len(examples),
         groups=len({example.group for example in examples}),
-        rows=len(tokens),
+        rows=len(values),
         too_long=int((tokens > limit_tokens).sum()),
         limit_tokens=limit_tokens,
         tokens=int(tokens.sum()),
         loss_tokens=int(lengths.answer_tokens.sum()),
-        quantiles=(int(low), int(median), int(p95), int(high)),
-        counts=counts,
-        edges=edges,
+        row_tokens=spread(values) if values else None,
+        histogram=histogram(values, _BINS) if values else (),
     )
-
-
-def histogram(tokens: np.ndarray, bins: int = 12) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Counts and borders of bins of equal, whole width that cover all rows."""
-    if not len(tokens):
-        return (), ()
-    low, high = int(tokens.min()), int(tokens.max())
-    width = -(-(high - low + 1) // bins)
-    edges = np.arange(low, high + width + 1, width)
-    counts, _ = np.histogram(tokens, bins=edges)
-    return tuple(int(count) for count in counts), tuple(int(edge) for edge in edges)
 
 
 def length_findings(

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
-from statistics import NormalDist
 
 import numpy as np
 
@@ -237,10 +236,11 @@ def _outliers(lengths: Sequence[int]) -> list[int]:
 
 def _interval(share: float, count: int) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson, Probable Inference, JASA 1927)."""
-    z = NormalDist().inv_cdf(0.975)
-    center = share + z**2 / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return (center - half) / (1 + z**2 / count), (center + half) / (1 + z**2 / count)
+    # Imported late: a second, that only a test part which is too small costs.
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(share * count, count, method="wilson")
+    return float(low), float(high)
 
 
 def _blank_turn(example: Example) -> str:
