@@ -21,7 +21,8 @@ import numpy as np
 
 from whetstone.data.split import Splits
 from whetstone.data_section import Data
-from whetstone.experiment import Experiment, Model
+from whetstone.experiment import Experiment
+from whetstone.model_section import Model
 from whetstone.models.load import BUILTIN_BASE
 from whetstone.train.check import check
 

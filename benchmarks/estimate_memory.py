@@ -23,13 +23,13 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, set_seed
 
-from whetstone.experiment import Tune
 from whetstone.models.adapter import add_adapter
 from whetstone.models.load import BUILTIN_BASE, load_weights, locate
 from whetstone.train.batch import Row
 from whetstone.train.estimate import BatchShape, Plan, estimate_memory
 from whetstone.train.order import RowOrder
 from whetstone.train.trainer import fit
+from whetstone.tune_section import Tune
 
 STEPS = 3
 CPU = torch.device("cpu")

@@ -8,8 +8,10 @@ import pytest
 
 from whetstone.data_section import Data, GrammarSource
 from whetstone.errors import UserError
-from whetstone.experiment import Experiment, Judge, Model, Tune
+from whetstone.experiment import Experiment, Judge
+from whetstone.model_section import Model
 from whetstone.run import Run, list_runs
+from whetstone.tune_section import Tune
 
 
 def experiment(rank: int = 8, confidence: float = 0.95) -> Experiment:

@@ -14,8 +14,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from whetstone.data_section import CatalogueSource, Data, FilesSource, ParallelSource, Source
-from whetstone.section import Count, KeyedError, Section, Seed, Share, stable_hash
+from whetstone.model_section import Model
+from whetstone.section import Count, KeyedError, Section, Seed, stable_hash
 from whetstone.source_name import is_hub_name
+from whetstone.tune_section import Tune
 from whetstone.yaml_source import YamlSource
 
 __all__ = [
@@ -23,12 +25,9 @@ __all__ = [
     "Experiment",
     "Generation",
     "Judge",
-    "Model",
     "MustImprove",
     "MustNotRegress",
-    "Scratch",
     "Serve",
-    "Tune",
     "load_experiment",
 ]
 
@@ -37,68 +36,6 @@ NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
 GateMetric = Literal["exact_match", "over_edit", "empty", "too_short", "extra_text", "truncated"]
 """The metrics that have a better direction; the others describe."""
-
-
-class Scratch(Section):
-    """The shape of a Llama-type decoder that starts from random weights, and of its own BPE tokenizer."""
-
-    vocabulary_size: Count = 2048
-    dim: Count = 256
-    layers: Count = 2
-    heads: Count = 4
-    feed_forward_dim: Count = 512
-    context_tokens: Count = 128
-
-    @model_validator(mode="after")
-    def _heads_divide_dim(self) -> "Scratch":
-        if self.dim % (2 * self.heads):
-            raise KeyedError("heads", f"dim {self.dim} must be a multiple of 2 x heads ({self.heads})")
-        if self.vocabulary_size < 260:
-            raise KeyedError("vocabulary_size", "needs at least 260 (256 bytes and 4 special tokens)")
-        return self
-
-
-class Model(Section):
-    """Where the weights come from and how messages become tokens."""
-
-    base: str | None = None
-    """A directory, a hub id, or ``builtin:demo-base``."""
-    scratch: Scratch | None = None
-    """Start from random weights of this shape instead of a base."""
-    template: str = "auto"
-    """``auto`` (the tokenizer's own), ``plain``, ``chatml``, or a path to a Jinja file."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Model":
-        if (self.base is None) == (self.scratch is None):
-            raise KeyedError("base", "give exactly one of 'base' (a model) and 'scratch' (a shape)")
-        return self
-
-
-class Tune(Section):
-    """How the weights are changed."""
-
-    method: Literal["lora", "full", "scratch"] = "lora"
-    rank: Count = 16
-    alpha: Count = 32
-    dropout: Share = 0.0
-    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
-    references: Literal["first", "all"] = "all"
-    """Learn the first reference of an example, or every one (each becomes a training row)."""
-    epochs: Annotated[float, Field(gt=0)] = 3.0
-    """Passes over the rows of the task; replayed rows come on top."""
-    steps: Count | None = None
-    """Optimiser steps; when given, ``epochs`` is not used."""
-    batch_size: Count = 16
-    accumulation: Count = 1
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
-    warmup_ratio: Share = 0.1
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
-    seed: Seed = 0
 
 
 class Generation(Section):
@@ -184,8 +121,9 @@ class Experiment(Section):
 
     def training_fingerprint(self) -> str:
         """Hash of what determines the tuned weights: the model, data and tune sections, but not how data is checked."""
-        values = self.model_dump(mode="json", include={"model", "data", "tune"})
+        values = self.model_dump(mode="json", include={"model", "data"})
         del values["data"]["lint"]
+        values["tune"] = self.tune.what_learns()
         return stable_hash(values)
 
 

@@ -12,9 +12,9 @@ from whetstone.data.example import Example, Message
 from whetstone.data.template import CHATML, PLAIN, Template
 from whetstone.data_section import Data
 from whetstone.errors import UserError
-from whetstone.experiment import Tune
 from whetstone.models.scratch import train_tokenizer
 from whetstone.train.batch import IGNORE, make_rows
+from whetstone.tune_section import Tune
 
 TEXTS = ["The cat sits on the mat .", "She walks to school every day .", "Correct this sentence :"] * 3
 

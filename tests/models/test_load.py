@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from whetstone.errors import UserError
-from whetstone.experiment import Scratch, Tune
+from whetstone.model_section import Scratch
 from whetstone.models.adapter import add_adapter, load_adapter
 from whetstone.models.device import choose_device, peak_memory_bytes
 from whetstone.models.fingerprint import digest_weights, record_weights
 from whetstone.models.load import BUILTIN_BASE, LanguageModel, end_ids, load_model, load_template, locate
 from whetstone.models.scratch import save_scratch
+from whetstone.tune_section import Tune
 
 SHAPE = Scratch(vocabulary_size=300, dim=16, layers=2, heads=2, feed_forward_dim=32, context_tokens=64)
 TEXTS = ["The cat sits on the mat.", "She walks to school every day."] * 3

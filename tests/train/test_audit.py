@@ -12,9 +12,9 @@ from whetstone.data.example import Example, Message
 from whetstone.data.finding import Finding
 from whetstone.data.template import CHATML, PLAIN, Template
 from whetstone.data_section import Data
-from whetstone.experiment import Tune
 from whetstone.train.audit import ROWS_AUDITED, AuditedRow, as_served, audit, audit_rows, view_tokens
 from whetstone.train.batch import IGNORE
+from whetstone.tune_section import Tune
 
 NAMES = (
     "qwen2",

@@ -12,9 +12,9 @@ from whetstone.data.example import Example, Message
 from whetstone.data.template import Template
 from whetstone.data_section import Data
 from whetstone.errors import UserError
-from whetstone.experiment import Tune
 from whetstone.models.scratch import train_tokenizer
 from whetstone.train.batch import IGNORE, Row, collate, cut_padding, make_rows, measure_lengths
+from whetstone.tune_section import Tune
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,14 @@ import pytest
 
 from whetstone.data_section import Data, FilesSource, Lint
 from whetstone.errors import UserError
-from whetstone.experiment import Experiment, Model, Tune
+from whetstone.experiment import Experiment
+from whetstone.model_section import Model
 from whetstone.models.load import BUILTIN_BASE
 from whetstone.train import check as check_module
 from whetstone.train.check import check, view_rows
 from whetstone.train.estimate import MemoryEstimate, Plan, UnforeseeableError, estimate_memory
 from whetstone.train.rows import rows_of_run
+from whetstone.tune_section import Tune
 
 Row = dict[str, str]
 

@@ -14,7 +14,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from whetstone.errors import UserError
-from whetstone.experiment import Tune
 from whetstone.models.adapter import add_adapter
 from whetstone.train import estimate
 from whetstone.train.advice import alternatives
@@ -23,6 +22,7 @@ from whetstone.train.estimate import BatchShape, Plan, available_bytes, estimate
 from whetstone.train.loss import completion_loss
 from whetstone.train.order import RowOrder
 from whetstone.train.storages import StorageTracker
+from whetstone.tune_section import Tune
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {

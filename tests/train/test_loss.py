@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from whetstone.experiment import Tune
 from whetstone.train.batch import IGNORE, Row, collate
 from whetstone.train.loss import completion_loss
 from whetstone.train.order import RowOrder
 from whetstone.train.trainer import StepMetrics, fit
+from whetstone.tune_section import Tune
 
 
 def tiny(dtype: torch.dtype = torch.float64) -> LlamaForCausalLM:

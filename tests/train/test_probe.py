@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from whetstone.experiment import Tune
 from whetstone.train import probe
 from whetstone.train.batch import Row
 from whetstone.train.order import RowOrder
 from whetstone.train.probe import SpeedEstimate, probe_speed
 from whetstone.train.trainer import StepMetrics
+from whetstone.tune_section import Tune
 
 
 def tiny() -> LlamaForCausalLM:

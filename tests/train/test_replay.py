@@ -10,13 +10,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
 
 from whetstone.data_section import Data, GrammarSource, Replay
-from whetstone.experiment import Experiment, Model, Scratch, Tune
+from whetstone.experiment import Experiment
+from whetstone.model_section import Model, Scratch
 from whetstone.run import Run
 from whetstone.train.batch import Origin, Row, collate
 from whetstone.train.check import check
 from whetstone.train.order import RowOrder
 from whetstone.train.trainer import CompletionTrainer, StepMetrics, fit
 from whetstone.train.tune import tune
+from whetstone.tune_section import Tune
 
 STEPS = 14
 BATCH, ACCUMULATION = 2, 3

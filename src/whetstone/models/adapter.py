@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from whetstone.errors import UserError
-from whetstone.experiment import Tune
+from whetstone.tune_section import Tune
 
 __all__ = ["add_adapter", "load_adapter"]
 

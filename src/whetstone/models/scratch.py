@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from whetstone.data.example import Example
-from whetstone.experiment import Scratch
+from whetstone.model_section import Scratch
 
 __all__ = ["new_model", "save_scratch", "scratch_config", "scratch_texts", "train_tokenizer"]
 

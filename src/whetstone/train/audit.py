@@ -16,9 +16,9 @@ from whetstone.data.example import Example
 from whetstone.data.finding import EXAMPLES_SHOWN, Finding, Severity, excerpt
 from whetstone.data.template import Template, special_pattern, special_tokens
 from whetstone.data_section import Data, FindingCode
-from whetstone.experiment import Tune
 from whetstone.train.batch import IGNORE, collate, make_rows
 from whetstone.train.faults import SAID, Fault
+from whetstone.tune_section import Tune
 
 __all__ = ["ROWS_AUDITED", "AuditedRow", "TokenView", "as_served", "audit", "audit_rows", "follow_rows", "view_tokens"]
 

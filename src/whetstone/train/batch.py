@@ -14,7 +14,7 @@ from whetstone.data.example import Example
 from whetstone.data.template import Template
 from whetstone.data_section import Data
 from whetstone.errors import UserError
-from whetstone.experiment import Tune
+from whetstone.tune_section import Tune
 
 __all__ = [
     "IGNORE",

@@ -28,11 +28,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from whetstone.errors import UserError
-from whetstone.experiment import Tune
 from whetstone.models.adapter import add_adapter
 from whetstone.train.batch import RowLengths
 from whetstone.train.loss import completion_loss
 from whetstone.train.storages import StorageTracker
+from whetstone.tune_section import Tune
 
 __all__ = [
     "BatchShape",

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from whetstone.experiment import Tune
 from whetstone.train.batch import Row
 from whetstone.train.order import RowOrder
 from whetstone.train.trainer import StepMetrics, fit
+from whetstone.tune_section import Tune
 
 __all__ = ["SpeedEstimate", "probe_speed"]
 

@@ -25,11 +25,11 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from whetstone.errors import UserError
-from whetstone.experiment import Tune
 from whetstone.models.device import peak_memory_bytes
 from whetstone.train.batch import IGNORE, ORIGINS, Origin, Row, RowDataset, collate, cut_padding
 from whetstone.train.loss import completion_loss
 from whetstone.train.order import RowOrder, RowSampler
+from whetstone.tune_section import Tune
 
 __all__ = ["Observer", "StepMetrics", "TrainingResult", "fit"]
 
@@ -242,7 +242,7 @@ def _arguments(model: PreTrainedModel, tune: Tune, steps: int, bfloat16: bool) -
         gradient_accumulation_steps=tune.accumulation,
         learning_rate=tune.learning_rate,
         lr_scheduler_type=tune.schedule,
-        warmup_steps=round(tune.warmup_ratio * steps),
+        warmup_steps=warmup_steps(tune, steps),
         weight_decay=tune.weight_decay,
         max_grad_norm=tune.max_gradient_norm,
         seed=tune.seed,
@@ -260,3 +260,19 @@ def _arguments(model: PreTrainedModel, tune: Tune, steps: int, bfloat16: bool) -
     # On several GPUs the Trainer would wrap the model in DataParallel, which multiplies the batch and splits columns.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def warmup_steps(tune: Tune, steps: int) -> int:
+    """Optimiser steps in which the learning rate rises.
+
+    Raises:
+        UserError: The run ends before its warm-up does, so it would never learn at the rate that it was given.
+    """
+    if tune.warmup_steps is None:
+        return round((0.1 if tune.warmup_ratio is None else tune.warmup_ratio) * steps)
+    if tune.warmup_steps >= steps:
+        raise UserError(
+            f"tune.warmup_steps: {tune.warmup_steps} steps of warm-up, but the run has {steps}; lower it, give "
+            "warmup_ratio instead, or train longer"
+        )
+    return tune.warmup_steps

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, set_seed
 
 from whetstone.data.split import Splits
 from whetstone.errors import UserError
-from whetstone.experiment import Experiment, Tune
+from whetstone.experiment import Experiment
 from whetstone.files import atomic_folder, read_json, write_json
 from whetstone.models.adapter import add_adapter
 from whetstone.models.device import choose_device, peak_memory_bytes
@@ -21,6 +21,7 @@ from whetstone.section import stable_hash
 from whetstone.train.check import Checked
 from whetstone.train.rows import rows_of_run
 from whetstone.train.trainer import Observer, TrainingResult, fit
+from whetstone.tune_section import Tune
 
 __all__ = ["base_folder", "load_base", "trainable", "tune"]
 
