@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from harness import benchmark_parser, finish
 
 from whetstone.data.split import Splits
 from whetstone.data_section import Data
@@ -34,23 +35,31 @@ NEAR_SHARE = 0.01
 EXACT_SHARE = 0.005
 
 
+QUICK_ROWS = 4000
+
+
 def main() -> None:
     """Writes the rows, measures in a fresh process, prints a JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--rows", type=int, default=200_000, help="how many rows to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default=BUILTIN_BASE, help="the model whose template and tokenizer are used")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        sys.stdout.write(json.dumps(measure(arguments.measure, arguments.model), indent=2) + "\n")
+        sys.stdout.write(json.dumps(measure(arguments.measure, arguments.model)) + "\n")
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
         with path.open("w", encoding="utf-8") as file:
-            for row in synthetic_rows(arguments.rows, arguments.seed):
+            for row in synthetic_rows(QUICK_ROWS if arguments.quick else arguments.rows, arguments.seed):
                 file.write(json.dumps(row) + "\n")
-        subprocess.run([sys.executable, __file__, "--measure", str(path), "--model", arguments.model], check=True)
+        command = [sys.executable, __file__, "--measure", str(path), "--model", arguments.model]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    result = json.loads(output.splitlines()[-1])
+    sys.stdout.write(json.dumps(result, indent=2) + "\n")
+    found = {code: result["found"].get(code, 0) / count for code, count in result["planted"].items() if count}
+    finish(arguments, {"ratios": {f"found of planted: {code}": share for code, share in found.items()}, **result})
 
 
 def synthetic_rows(count: int, seed: int) -> Iterator[dict[str, str]]:

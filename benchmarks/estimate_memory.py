@@ -21,13 +21,19 @@ from typing import Literal
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, set_seed
+from harness import benchmark_parser, finish
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from whetstone.models.adapter import add_adapter
+from whetstone.data_section import Data, GrammarSource
+from whetstone.experiment import Experiment
+from whetstone.model_section import Model, Scratch
 from whetstone.models.load import BUILTIN_BASE, load_weights, locate
 from whetstone.train.batch import Row
 from whetstone.train.estimate import BatchShape, Plan, estimate_memory
 from whetstone.train.order import RowOrder
+from whetstone.train.prepare import prepare
+from whetstone.train.session import Session
+from whetstone.train.settings import Settings, settle
 from whetstone.train.trainer import fit
 from whetstone.tune_section import Tune
 
@@ -39,7 +45,7 @@ HEADER = (
 )
 
 
-def _llama(dim: int, layers: int, heads: int, key_heads: int, feed_forward: int, vocabulary: int) -> PretrainedConfig:
+def _llama(dim: int, layers: int, heads: int, key_heads: int, feed_forward: int, vocabulary: int) -> PreTrainedConfig:
     return AutoConfig.for_model(
         "llama",
         hidden_size=dim,
@@ -52,7 +58,7 @@ def _llama(dim: int, layers: int, heads: int, key_heads: int, feed_forward: int,
     )
 
 
-def _pythia(dim: int, layers: int, heads: int) -> PretrainedConfig:
+def _pythia(dim: int, layers: int, heads: int) -> PreTrainedConfig:
     return AutoConfig.for_model(
         "gpt_neox",
         hidden_size=dim,
@@ -87,38 +93,60 @@ class Case:
     """One training to be estimated and measured: ``rows`` equal rows of ``tokens``, the last ``learned`` of them."""
 
     shape: str
-    method: Literal["lora", "full", "scratch"]
+    method: Literal["lora", "qlora", "full", "scratch"]
     rows: int
     tokens: int
     learned: int
-    dtype: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     accumulation: int = 1
+    checkpointing: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The method, and what else bears on memory where it is not the default."""
+        precision = "" if self.precision == "float32" else f", {self.precision}"
+        return f"{self.method}{precision}{', checkpointed' if self.checkpointing else ''}"
+
+    @property
+    def batch(self) -> str:
+        """The size of a step."""
+        batch = f"{self.rows} x {self.tokens}, {self.learned} learned"
+        return batch if self.accumulation == 1 else f"{batch}, accumulated {self.accumulation} times"
+
+    @property
+    def name(self) -> str:
+        """Which case this is."""
+        return f"{self.shape}, {self.kind}, {self.batch}"
 
 
 CASES = (
-    Case("demo-base", "lora", 16, 32, 16),
-    Case("llama-15m", "lora", 16, 128, 96),
+    Case("demo-base", "lora", 16, 32, 16, "bfloat16"),
+    Case("llama-15m", "lora", 16, 128, 96, "bfloat16"),
     Case("llama-15m", "full", 16, 128, 96),
-    Case("llama-15m", "scratch", 8, 256, 200, accumulation=2),
+    Case("llama-15m", "scratch", 8, 256, 200, "bfloat16", accumulation=2),
     Case("llama-60m", "lora", 8, 128, 64),
-    Case("llama-60m", "full", 8, 128, 64),
-    Case("smollm-135m", "lora", 4, 128, 96),
-    Case("smollm-135m", "full", 4, 128, 96),
-    Case("smollm-135m", "lora", 8, 128, 32, dtype="bfloat16"),
-    Case("smollm-135m", "full", 4, 128, 96, dtype="bfloat16"),
-    Case("smollm-135m", "full", 4, 256, 32),
-    Case("qwen2-114m", "lora", 4, 128, 32),
+    Case("llama-60m", "lora", 8, 128, 64, "bfloat16"),
+    Case("llama-60m", "full", 8, 128, 64, "bfloat16"),
+    Case("llama-60m", "qlora", 8, 128, 64, "bfloat16"),
+    Case("smollm-135m", "lora", 4, 256, 96, "bfloat16"),
+    Case("smollm-135m", "lora", 4, 256, 96, "bfloat16", checkpointing=True),
+    Case("smollm-135m", "full", 4, 128, 96, "bfloat16"),
+    Case("smollm-135m", "full", 4, 256, 32, "bfloat16", checkpointing=True),
+    Case("smollm-135m", "qlora", 4, 256, 96, "bfloat16"),
+    Case("qwen2-114m", "lora", 4, 128, 32, "bfloat16"),
     Case("qwen2-114m", "full", 4, 128, 32),
-    Case("pythia-70m", "lora", 8, 128, 32),
+    Case("pythia-70m", "lora", 8, 128, 32, "bfloat16"),
     Case("pythia-70m", "full", 8, 128, 32),
     Case("pythia-160m", "lora", 4, 128, 64),
-    Case("pythia-160m", "full", 4, 128, 64),
     # Chosen after the constants of the estimate were fixed on the cases above.
-    Case("llama-60m", "lora", 16, 64, 32),
+    Case("llama-60m", "lora", 16, 64, 32, "bfloat16"),
     Case("llama-60m", "full", 2, 512, 256),
     Case("smollm-135m", "lora", 2, 512, 128),
-    Case("pythia-160m", "lora", 2, 384, 64, dtype="bfloat16", accumulation=2),
+    Case("pythia-160m", "qlora", 4, 256, 64, "float32", checkpointing=True),
+    Case("pythia-160m", "full", 2, 384, 64, "bfloat16", accumulation=2),
 )
+
+QUICK_CASES = CASES[:1]
 
 
 def _memory_bytes(field: str) -> int:
@@ -129,35 +157,60 @@ def _memory_bytes(field: str) -> int:
 
 def _measure(case: Case, folder: Path) -> dict[str, float]:
     """Estimates, trains and saves in this process."""
-    tune = Tune(method=case.method, batch_size=case.rows, steps=STEPS, accumulation=case.accumulation)
-    batch = BatchShape(case.rows, case.tokens, case.learned)
-    plan = Plan(AutoConfig.from_pretrained(folder), tune, case.dtype, batch, CPU)
+    tune = Tune(
+        method=case.method,
+        batch_size=case.rows,
+        steps=STEPS,
+        accumulation=case.accumulation,
+        precision=case.precision,
+        activation_checkpointing=case.checkpointing,
+        share_tokens=False,
+    )
+    config = AutoConfig.from_pretrained(folder)
+    # An experiment has a shape and a source; here the weights and the rows are made already.
+    scratch = tune.method == "scratch"
+    section = Model(scratch=Scratch(context_tokens=1024)) if scratch else Model(base=str(folder))
+    source = Data(source=GrammarSource(grammar="corrections"))
+    settings = settle(Experiment(name="benchmark", model=section, data=source, tune=tune), CPU, config)
+    batch = BatchShape((case.tokens,) * case.rows, (case.learned,) * case.rows)
     began = time.monotonic()
-    estimate = estimate_memory(plan)
+    estimate = estimate_memory(Plan(config, tune, settings, batch, CPU))
     estimated_s = time.monotonic() - began
     before = _memory_bytes("VmRSS")
-    dtype = str(plan.weights_dtype).removeprefix("torch.")
-    model = load_weights(folder, dtype=dtype, device=CPU)
-    set_seed(0)
-    model = add_adapter(model, tune) if case.method == "lora" else model.train()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model = _train(folder, _rows(case, config.vocab_size), tune, settings)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    assert (parameters, trainable) == (estimate.total_parameters, estimate.trainable_parameters)
-    with tempfile.TemporaryDirectory() as scratch:
-        metrics = Path(scratch) / "metrics.jsonl"
-        fit(model, _order(case, plan), [], tune, metrics, lambda step: None, bfloat16=case.dtype == "bfloat16")
-        model.save_pretrained(Path(scratch) / "saved")
+    assert trainable == estimate.trainable_parameters
+    with tempfile.TemporaryDirectory() as saved:
+        model.save_pretrained(saved)
     measured = {"before_bytes": before, "measured_peak_bytes": _memory_bytes("VmHWM"), "estimated_s": estimated_s}
     return {**estimate.as_row(), **measured}
 
 
-def _order(case: Case, plan: Plan) -> RowOrder:
-    """Rows of random tokens."""
-    step_rows = case.rows * case.accumulation
+def _train(weights: Path, rows: list[Row], tune: Tune, settings: Settings) -> PreTrainedModel:
+    """Trains as ``whet tune`` does, by the same functions, without checkpoints and validation."""
+    base = load_weights(
+        weights,
+        dtype=settings.weights_dtype,
+        device=CPU,
+        attention=settings.attention,
+        quantisation=settings.quantisation(CPU),
+    )
+    model = prepare(base, tune, settings)
+    order = RowOrder(rows, tune.batch_size * tune.accumulation, tune.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(Path(folder), settings, lambda _: None, lambda _: None, keeps_checkpoints=False)
+        notes = fit(model, order, [], tune, session).notes
+    sys.stderr.write("".join(f"{note}\n" for note in notes))
+    return model
+
+
+def _rows(case: Case, vocabulary: int) -> list[Row]:
+    """Rows of random tokens, which share nothing."""
     tokens = random.Random(0)
-    vocabulary = plan.config.vocab_size
-    ids = [[tokens.randrange(vocabulary) for _ in range(case.tokens)] for _ in range(STEPS * step_rows)]
-    return RowOrder([Row("row", row, case.tokens - case.learned) for row in ids], step_rows, seed=0)
+    ids = [
+        [tokens.randrange(vocabulary) for _ in range(case.tokens)] for _ in range(STEPS * case.rows * case.accumulation)
+    ]
+    return [Row(f"row {number}", row, case.tokens - case.learned) for number, row in enumerate(ids)]
 
 
 def _save(shape: str, folder: Path) -> Path:
@@ -171,38 +224,36 @@ def _save(shape: str, folder: Path) -> Path:
 
 def main() -> None:
     """Measures all cases, and prints a table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="also write one JSON object a case here")
     arguments = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if arguments.case:
         sys.stdout.write(json.dumps(_measure(Case(**json.loads(arguments.case)), arguments.folder)) + "\n")
         return
+    results: dict[str, dict[str, object]] = {}
+    ratios: dict[str, float] = {}
     sys.stdout.write(HEADER)
     with tempfile.TemporaryDirectory() as temporary:
-        for case in CASES:
+        for case in QUICK_CASES if arguments.quick else CASES:
             folder = _save(case.shape, Path(temporary) / case.shape)
             command = [sys.executable, __file__, "--case", json.dumps(asdict(case)), "--folder", str(folder)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             result = json.loads(output.splitlines()[-1])
             sys.stdout.write(_row(case, result))
             sys.stdout.flush()
-            if arguments.json:
-                with arguments.json.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({**asdict(case), **result}) + "\n")
+            ratios[case.name] = result["peak_bytes"] / result["measured_peak_bytes"]
+            results[case.name] = {**asdict(case), **result}
+    finish(arguments, {"ratios": ratios, "cases": results})
 
 
 def _row(case: Case, result: dict[str, float]) -> str:
     """One line of the table."""
     estimate, measured = result["peak_bytes"], result["measured_peak_bytes"]
     increase, grown = estimate - result["held_bytes"], measured - result["before_bytes"]
-    batch = f"{case.rows} x {case.tokens}, {case.learned} learned"
-    batch += f", accumulated {case.accumulation} times" if case.accumulation > 1 else ""
-    cells = [f"{case.shape} ({result['total_parameters'] / 1e6:.1f} M)"]
-    cells += [case.method if case.dtype == "float32" else f"{case.method}, {case.dtype}", batch]
+    cells = [f"{case.shape} ({result['total_parameters'] / 1e6:.1f} M)", case.kind, case.batch]
     cells += [f"{estimate / 1e6:,.0f}", f"{measured / 1e6:,.0f}", f"{estimate / measured:.2f}"]
     cells += [f"{increase / 1e6:,.0f}", f"{grown / 1e6:,.0f}", f"{increase / grown:.2f}"]
     return f"| {' | '.join([*cells, format(result['estimated_s'], '.1f')])} |\n"

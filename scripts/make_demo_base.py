@@ -24,7 +24,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / experiment.name)
         with run.lock():
-            manifest = tune_run(run, experiment, fresh=False)
+            manifest = tune_run(run, experiment, fresh=False, resume=False)
         with atomic_folder(locate(BUILTIN_BASE)) as target:
             for file in run.weights("model").iterdir():
                 shutil.copy(file, target / file.name)

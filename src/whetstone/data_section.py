@@ -22,7 +22,16 @@ __all__ = [
 ]
 
 RowFormat = Literal[
-    "messages", "sharegpt", "alpaca", "prompt-completion", "prompt-response", "prompt-references", "text"
+    "messages",
+    "sharegpt",
+    "alpaca",
+    "prompt-completion",
+    "prompt-response",
+    "prompt-references",
+    "text",
+    "preference",
+    "mbpp",
+    "humaneval",
 ]
 """The shape of a row."""
 

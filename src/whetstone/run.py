@@ -30,7 +30,9 @@ __all__ = [
     "Hardware",
     "Judgement",
     "Manifest",
+    "RetentionRecord",
     "Run",
+    "SettingsRecord",
     "Tuning",
     "WeightsRecord",
     "installed_packages",
@@ -41,7 +43,8 @@ __all__ = [
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "numpy", "scipy", "statsmodels")
 
 
-_OURS = {".lock", "check.json", "metrics.jsonl", "adapter", "model", "base", "samples", "report"}
+_FILES = {".lock", "check.json", "metrics.jsonl", "watch.jsonl"}
+_OURS = _FILES | {"adapter", "model", "base", "checkpoints", "track", "samples", "report"}
 
 
 class Record(BaseModel):
@@ -89,6 +92,39 @@ class WeightsRecord(Record):
     sha256: str
     parameters: int
     trainable_parameters: int = 0
+
+
+class SettingsRecord(Record):
+    """What training really used; where that is not what was asked, a note says why."""
+
+    precision: str
+    weights: str
+    attention: str
+    optimiser: str
+    compiled: bool
+    activation_checkpointing: bool
+    quantised: bool
+
+
+class RetentionRecord(Record):
+    """What is left of what the base could do: the loss of texts that are not of the task, before and after.
+
+    Losses are in nats per token; ``low`` and ``high`` bound the 95% interval of the difference over texts.
+    """
+
+    source: str
+    texts: int
+    tokens: int
+    bytes: int
+    windowed: int
+    nll_before: float
+    nll_after: float
+    bits_per_byte_before: float
+    bits_per_byte_after: float
+    difference: float
+    standard_error: float | None
+    low: float | None
+    high: float | None
 
 
 class Tuning(Record):
@@ -148,6 +184,8 @@ class Manifest(Record):
     hardware: Hardware
     data: DataRecord | None = None
     base: WeightsRecord | None = None
+    settings: SettingsRecord | None = None
+    retention: tuple[RetentionRecord, ...] = ()
     tuning: Tuning | None = None
     judgement: Judgement | None = None
     earlier_judgements: tuple[Judgement, ...] = ()
@@ -178,6 +216,16 @@ class Run:
     def metrics_path(self) -> Path:
         """One JSON row for each logged training step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def watch_path(self) -> Path:
+        """Sample answers while training runs."""
+        return self.path / "watch.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints; gone once the run is tuned."""
+        return self.path / "checkpoints"
 
     @property
     def check_path(self) -> Path:

@@ -185,5 +185,11 @@ def test_the_plainest_fitting_format(examples: list[Example], to: str) -> None:
     assert fitting_format(examples) == to
 
 
-def test_every_format_that_is_read_is_written() -> None:
-    assert get_args(RowFormat) == EXPORT_FORMATS
+def test_every_format_for_single_answers_is_written() -> None:
+    assert get_args(RowFormat) == (*EXPORT_FORMATS, "preference", "mbpp", "humaneval")
+
+
+@pytest.mark.parametrize("example", [replace(ASKED, rejected=("no",)), replace(ASKED, tests="assert f()")])
+def test_pairs_and_tests_are_not_lost_silently(example: Example) -> None:
+    with pytest.raises(UserError, match="which messages cannot hold"):
+        export_rows(example, "messages")

@@ -2,16 +2,21 @@
 
 import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whetstone.data.example import Message
+from whetstone.data.example import Example, Message
 from whetstone.data.formats import LAYOUTS, Draft, Parser, format_of
+from whetstone.data.sources import read_parts
 from whetstone.data.strict_json import RowError
+from whetstone.data.tests import around_answer
 from whetstone.data_section import Data, RowFormat
+from whetstone.errors import UserError
 
 PLAIN = Data(source="unused.jsonl")
 PROMPT = Data(source="unused.jsonl", prompt="Correct: {source}", system="Be brief.")
@@ -272,6 +277,11 @@ NAMES = [
     "response",
     "references",
     "text",
+    "chosen",
+    "rejected",
+    "code",
+    "test_list",
+    "tests",
     "system",
     "source",
     "id",
@@ -314,3 +324,130 @@ def test_any_row_in_any_format_is_a_draft_or_a_fault(row: dict[str, Any], shape:
             assert answer.references
             assert (shape == "text") == (not answer.messages)
             assert shape == "text" or "user" in [turn.role for turn in answer.messages]
+
+
+HUMAN = "\n\nHuman: q\n\nAssistant: a\n\nHuman: r\n\nAssistant: "
+TALK = turns(*SAME[1:4])
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": HUMAN + "b", "rejected": HUMAN + " c"},
+        {"prompt": TALK, "chosen": "b", "rejected": "c"},
+        {"prompt": TALK, "chosen": turns("assistant: b"), "rejected": turns("assistant: c")},
+        {"prompt": "q", "chosen": [*TALK, *turns("assistant: b")], "rejected": [*TALK, *turns("assistant: c")]},
+        {"prompt": TALK, "chosen": [*TALK, *turns("assistant: b")], "rejected": [*TALK, *turns("assistant: c")]},
+        {"chosen": [*TALK, *turns("assistant: b")], "rejected": [*TALK, *turns("assistant: c")], "messages": TALK},
+    ],
+)
+def test_a_pair_of_conversations_in_every_shape(row: dict[str, Any]) -> None:
+    assert format_of(row) == "preference"
+    draft = parse(row)
+    (answer,) = draft.answers
+    assert (said(answer.messages), answer.references) == (SAME[1:4], ("b",))
+    assert (draft.rejected, answer.source) == (("c",), "r")
+    assert parse({**row, "system": "s"}).answers[0].messages[0] == Message("system", "s")
+
+
+@pytest.mark.parametrize("side", [str, lambda text: turns(f"assistant: {text}")])
+def test_a_prompt_of_a_pair_is_put_in_its_place(side: Any) -> None:
+    draft = parse({"prompt": "q", "chosen": side("b"), "rejected": side("c")}, PROMPT)
+    (answer,) = draft.answers
+    assert said(answer.messages) == ["system: Be brief.", "user: Correct: q"]
+    assert (answer.references, answer.source, draft.rejected) == (("b",), "q", ("c",))
+
+
+def test_pairs_with_another_rejected_answer_are_other_rows() -> None:
+    one, other = (parse({"prompt": "q", "chosen": "b", "rejected": text}) for text in "cd")
+    assert one.content != other.content
+    assert one.group == other.group
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "q", "chosen": "b"}, "expected the field 'rejected', found prompt, chosen"),
+        ({"prompt": "q", "chosen": "b", "rejected": None}, "rejected: expected text, found null"),
+        ({"prompt": "q", "chosen": "b", "rejected": "b"}, "rejected: expected another answer than the chosen one"),
+        ({"prompt": "q", "chosen": "b", "rejected": "c", "references": ["c"]}, "expected another answer"),
+        ({"prompt": "q", "chosen": "b", "rejected": turns("assistant: c")}, "rejected: expected text, found a list"),
+        ({"chosen": "b", "rejected": "c"}, "chosen: expected a text that begins with 'Human:'"),
+        ({"chosen": HUMAN + "b", "rejected": HUMAN + "b"}, "expected another answer"),
+        ({"chosen": HUMAN + "b", "rejected": HUMAN.replace("r", "x") + "c"}, "found another as turn 3"),
+        ({"chosen": HUMAN + "b", "rejected": "\n\nHuman: q\n\nAssistant: c"}, "found another as turn 2"),
+        (
+            {"chosen": HUMAN + "b", "rejected": HUMAN + "c\n\nHuman: x"},
+            "rejected: expected the assistant's turn at the",
+        ),
+        ({"chosen": [], "rejected": []}, "expected the assistant's turn at the end"),
+        ({"chosen": turns("assistant: a"), "rejected": turns("assistant: b")}, "expected a user's turn before"),
+    ],
+)
+def test_malformed_pairs_say_what_was_expected(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(RowError, match=message):
+        Parser(PLAIN, LAYOUTS["preference"])(row)
+
+
+MBPP = {"text": "Double it.", "code": "def f(x): return 2*x", "test_list": ["assert f(1) == 2"], "test_setup_code": ""}
+HUMANEVAL = {
+    "prompt": 'def f(x):\n    """Double it."""\n',
+    "canonical_solution": "    return 2 * x\n",
+    "test": "def check(candidate):\n    assert candidate(1) == 2\n",
+    "entry_point": "f",
+}
+
+
+def test_programs_bring_their_tests() -> None:
+    assert format_of(MBPP) == "mbpp"
+    draft = parse({**MBPP, "test_setup_code": "import math"})
+    (answer,) = draft.answers
+    assert draft.tests == "import math\nassert f(1) == 2"
+    assert said(answer.messages) == ["user: Double it.\nThe code must pass:\nassert f(1) == 2"]
+    assert format_of(HUMANEVAL) == "humaneval"
+    draft = parse(HUMANEVAL)
+    assert draft.answers[0].references == (HUMANEVAL["prompt"] + HUMANEVAL["canonical_solution"],)
+    before, after = around_answer(draft.tests or "")
+    assert before == HUMANEVAL["prompt"]
+    assert after.endswith("check(f)\n")
+    asked = {"prompt": "q", "response": "a"}
+    assert parse({**asked, "tests": "assert f()"}).tests == "assert f()"
+    assert parse({**asked, "tests": "assert f()"}).content != parse(asked).content
+    assert parse({**asked, "tests": ["not", "ours"]}) == parse(asked)
+    assert around_answer("assert f()") == ("", "assert f()")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**MBPP, "test_list": []}, "test_list: expected tests, found none"),
+        ({**MBPP, "test_list": [1]}, r"test_list\[0\]: expected text, found a number"),
+        ({**MBPP, "test_list": "x"}, "test_list: expected a list"),
+        ({**MBPP, "test_list": ["assert f(1) =="]}, "test_list: expected Python code, found a fault"),
+        ({**HUMANEVAL, "test": 3}, "test: expected text, found a number"),
+        ({"prompt": "q", "response": "a", "tests": "x +"}, "tests: expected Python code"),
+    ],
+)
+def test_malformed_tests_say_what_was_expected(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(RowError, match=message):
+        parse(row)
+
+
+def test_examples_keep_pairs_and_tests_and_others_keep_their_rows() -> None:
+    plain = Example("e", (Message("user", "q"),), ("a",), "q", "g")
+    assert list(plain.as_row()) == ["id", "messages", "references", "source", "group", "category"]
+    for example in (plain, replace(plain, rejected=("b", "c")), replace(plain, tests="assert f()")):
+        assert Example.from_row(json.loads(json.dumps(example.as_row()))) == example
+
+
+def test_files_of_pairs_and_programs_become_examples(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    pair = {"prompt": "q", "chosen": "b", "rejected": "c"}
+    path.write_text(json.dumps(pair) + "\n" + json.dumps({**pair, "rejected": "b"}) + "\n")
+    loaded = read_parts(Data(source="x", on_bad_row="skip"), str(path))["all"]
+    assert [example.rejected for example in loaded.examples] == [("c",)]
+    assert (loaded.summary.format, len(loaded.summary.skipped), loaded.summary.unused) == ("preference", 1, ())
+    with pytest.raises(UserError, match=r"rows.jsonl:2: rejected: expected another answer"):
+        read_parts(PLAIN, str(path))
+    path.write_text(json.dumps(MBPP))
+    assert [example.tests for example in read_parts(PLAIN, str(path))["all"].examples] == ["assert f(1) == 2"]

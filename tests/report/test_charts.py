@@ -1,5 +1,6 @@
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -68,6 +69,28 @@ def test_charts_as_files_are_whole_in_light_and_dark(summary: Summary) -> None:
     assert "var(" not in svg
     assert f'fill="{LIGHT["good"]}"' in svg
     assert f'[fill="{LIGHT["good"]}"]{{fill:{DARK["good"]}}}' in svg.split("prefers-color-scheme:dark")[1]
+
+
+def test_the_curve_survives_losses_that_were_not_measured(summary: Summary) -> None:
+    def curve(**changed: None) -> str | None:
+        rows = tuple(row | (changed if row["step"] <= 200 or len(changed) > 1 else {}) for row in summary.training)
+        return training_svg(replace(summary, training=rows), width=300, height=200)
+
+    part, whole = curve(loss=None), curve()
+    assert part is not None
+    assert whole is not None
+    assert ">training</text>" in part
+    assert len(part) < len(whole)
+    assert curve(loss=None, validation_loss=None) is None
+
+
+def test_the_axis_says_nats_only_of_cross_entropies(summary: Summary) -> None:
+    experiment = summary.manifest.experiment
+    for method, title in (("lora", "Loss per token (nats)"), ("dpo", "Loss")):
+        tune = experiment.tune.model_copy(update={"method": method})
+        asked = experiment.model_copy(update={"tune": tune})
+        found = replace(summary, manifest=summary.manifest.model_copy(update={"experiment": asked}))
+        assert f">{title}</text>" in (training_svg(found, width=300, height=200) or "")
 
 
 def test_nothing_measured_is_no_chart(summary: Summary, make_run: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from whetstone.report.page import render_page
 from whetstone.report.summary import summarise
 from whetstone.report.write import write_report
-from whetstone.run import Run
+from whetstone.run import RetentionRecord, Run
 from whetstone.stats.paired import Interval, PairedComparison, compare_paired, mean_interval, non_inferiority_p
 from whetstone.stats.power import examples_needed, minimum_detectable_effect
 
@@ -207,9 +207,9 @@ class Rows:
         return self.training[int(index)][what]
 
     def _manifest(self, *keys: str) -> Any:
-        found = self.manifest
+        found: Any = self.manifest
         for key in keys:
-            found = found[key]
+            found = found[int(key)] if isinstance(found, list) else found[key]
         return found
 
     # The rule, written a second time.
@@ -280,6 +280,8 @@ def as_shown(path: str, value: Any) -> str:
         return value
     if leaf in ("mean", "low", "high") and ".length_words." in path:
         return f"{value:.1f}" + (" words" if leaf == "mean" else "")
+    if path.startswith("manifest.retention.") and leaf != "texts":
+        return f"{value:.4f}" if leaf.startswith("nll") else f"{value:+.4f}".replace("-", "−")
     if leaf in ("low", "high"):
         return f"{100 * value:.1f}" if path.startswith("arms.") else sign(f"{100 * value:+.1f}")
     formats: dict[str, Callable[[Any], str]] = {
@@ -303,6 +305,24 @@ def sign(text: str) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
 
+def retained(source: str, difference: float) -> RetentionRecord:
+    return RetentionRecord(
+        source=source,
+        texts=60,
+        tokens=4000,
+        bytes=16_000,
+        windowed=0,
+        nll_before=3.12346,
+        nll_after=3.12346 + difference,
+        bits_per_byte_before=1.1,
+        bits_per_byte_after=1.2,
+        difference=difference,
+        standard_error=0.01,
+        low=difference - 0.03,
+        high=difference + 0.03,
+    )
+
+
 @pytest.fixture(scope="module")
 def singletons(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run: Run = make_run(tmp_path_factory.mktemp("runs") / "singletons", n=240)
@@ -312,7 +332,9 @@ def singletons(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def groups(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """This one also measured what it left of the base."""
     run: Run = make_run(tmp_path_factory.mktemp("runs") / "groups", n=150, group_size=3, tuned_skill=0.44)
+    run.update(retention=(retained("general text", 0.1), retained("replay, held out", -0.05)))
     write_report(run)
     return run
 
@@ -342,6 +364,16 @@ def test_every_claim_is_recomputed_from_the_rows(run: Run, page: Page) -> None:
     families = "verdict examples gates arms comparisons flips noise_floor changes speed training manifest"
     assert {claim.path.split(".")[0] for claim in page.claims} == set(families.split())
     assert len({claim.path for claim in page.claims}) > 300
+
+
+def test_retention_is_claimed_by_the_run_that_measured_it(singletons: Run, groups: Run) -> None:
+    def claimed(run: Run) -> set[str]:
+        claims = parse((run.report / "index.html").read_text(encoding="utf-8")).claims
+        return {claim.path for claim in claims if claim.path.startswith("manifest.retention.")}
+
+    each = ("texts", "nll_before", "nll_after", "difference", "low", "high")
+    assert claimed(singletons) == set()
+    assert claimed(groups) == {f"manifest.retention.{index}.{leaf}" for index in range(2) for leaf in each}
 
 
 def test_every_number_in_a_gate_is_recomputed_from_the_rows(run: Run, page: Page) -> None:

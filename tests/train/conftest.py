@@ -9,12 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from whetstone.data.template import PLAIN
+from whetstone.train.recorder import Observer
+from whetstone.train.session import Session
+from whetstone.train.settings import Settings
 
 TEMPLATES = Path(__file__).parent.parent / "assets" / "chat_templates"
 
@@ -182,3 +187,36 @@ def load_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return AutoTokenizer.from_pretrained(_saved(name, folder))
 
     return load
+
+
+class MakeSession(Protocol):
+    def __call__(
+        self, folder: Path, observer: Observer = ..., *, keeps_checkpoints: bool = False, resume: bool = False
+    ) -> Session: ...
+
+
+@pytest.fixture
+def make_session() -> MakeSession:
+    """Sessions on the CPU in float32, which keep no checkpoints unless told."""
+
+    def make(
+        folder: Path,
+        observer: Observer = lambda metrics: None,
+        *,
+        keeps_checkpoints: bool = False,
+        resume: bool = False,
+    ) -> Session:
+        settings = Settings(
+            precision="float32",
+            weights_dtype=torch.float32,
+            attention="sdpa",
+            optimiser="adamw_torch_fused",
+            compile=False,
+            activation_checkpointing=False,
+            quantised=False,
+            double_quantisation=False,
+            notes=(),
+        )
+        return Session(folder, settings, observer, print, keeps_checkpoints=keeps_checkpoints, resume=resume)
+
+    return make

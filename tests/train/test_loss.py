@@ -1,6 +1,7 @@
 """The loss against a slow reference, and accumulation against one large batch."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from whetstone.train.batch import IGNORE, Row, collate
 from whetstone.train.loss import completion_loss
 from whetstone.train.order import RowOrder
-from whetstone.train.trainer import StepMetrics, fit
+from whetstone.train.recorder import StepMetrics
+from whetstone.train.trainer import fit
 from whetstone.tune_section import Tune
 
 
@@ -72,24 +74,32 @@ def some_rows(count: int) -> list[Row]:
     return made
 
 
-def trained(tmp_path: Path, batch_size: int, accumulation: int) -> dict[str, torch.Tensor]:
-    model = tiny(torch.float32)
-    tune = Tune(method="full", steps=3, batch_size=batch_size, accumulation=accumulation, learning_rate=1e-2)
-    fit(model, RowOrder(some_rows(48), 16, 0), [], tune, tmp_path / "metrics.jsonl", lambda metrics: None)
-    return dict(model.state_dict())
-
-
-def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [True, False])
+def test_accumulation_equals_one_large_batch(tmp_path: Path, make_session: Any, share: bool) -> None:
     """Rows differ in length, so a mean of micro-batch means would give other weights."""
-    large, small = trained(tmp_path, 16, 1), trained(tmp_path, 2, 8)
-    for name, weights in large.items():
-        assert torch.allclose(weights, small[name], atol=2e-5), name
+    trained = []
+    for batch_size, accumulation in ((64, 1), (1, 64), (16, 4)):
+        model = tiny(torch.float64)
+        tune = Tune(
+            method="full",
+            steps=3,
+            batch_size=batch_size,
+            accumulation=accumulation,
+            learning_rate=1e-3,
+            share_tokens=share,
+        )
+        fit(model, RowOrder(some_rows(160), 64, 0), [], tune, make_session(tmp_path))
+        trained.append(model.state_dict())
+    large, *others = trained
+    for other in others:
+        for name, weights in large.items():
+            assert torch.allclose(weights, other[name], rtol=0, atol=2e-8), name
 
 
-def test_fit_reports_what_it_did(tmp_path: Path) -> None:
+def test_fit_reports_what_it_did(tmp_path: Path, make_session: Any) -> None:
     model, seen = tiny(torch.float32), list[StepMetrics]()
     tune = Tune(method="full", steps=8, batch_size=8, learning_rate=1e-2)
-    result = fit(model, RowOrder(some_rows(32), 8, 0), some_rows(5), tune, tmp_path / "metrics.jsonl", seen.append)
+    result = fit(model, RowOrder(some_rows(32), 8, 0), some_rows(5), tune, make_session(tmp_path, seen.append))
     assert result.steps == 8
     assert result.loss_tokens == 2 * sum(row.loss_tokens for row in some_rows(32))
     assert [metrics.step for metrics in seen] == list(range(1, 9))

@@ -1,24 +1,30 @@
 """Replay through the real Trainer: what is learned, what is recorded, and where a resumed run goes on."""
 
 import json
-from functools import partial
+import shutil
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, TrainingArguments
+from rich.console import Console
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from whetstone.cli.live import live_training
 from whetstone.data_section import Data, GrammarSource, Replay
 from whetstone.experiment import Experiment
 from whetstone.model_section import Model, Scratch
 from whetstone.run import Run
-from whetstone.train.batch import Origin, Row, collate
+from whetstone.train.batch import Origin, Row
 from whetstone.train.check import check
+from whetstone.train.loss import Loss
 from whetstone.train.order import RowOrder
-from whetstone.train.trainer import CompletionTrainer, StepMetrics, fit
+from whetstone.train.recorder import StepMetrics
+from whetstone.train.trainer import fit
 from whetstone.train.tune import tune
-from whetstone.tune_section import Tune
+from whetstone.tune_section import Checkpoints, Tune
 
 STEPS = 14
 BATCH, ACCUMULATION = 2, 3
@@ -51,46 +57,36 @@ def tiny() -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-class Watched(CompletionTrainer):
-    """Remembers the first token of every row that reaches the loss."""
+def learned_rows(
+    monkeypatch: pytest.MonkeyPatch, model: LlamaForCausalLM, session: Any
+) -> tuple[list[list[int]], dict[str, torch.Tensor]]:
+    """The first token of every row that reaches the loss, micro-batch by micro-batch, and the weights at the end."""
+    seen: list[list[int]] = []
+    parts = Loss.parts
 
-    def __init__(self, folder: Path) -> None:
-        arguments = TrainingArguments(
-            output_dir=str(folder),
-            max_steps=STEPS,
-            per_device_train_batch_size=BATCH,
-            gradient_accumulation_steps=ACCUMULATION,
-            learning_rate=1e-2,
-            save_strategy="steps",
-            save_steps=3,
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            use_cpu=True,
-            dataloader_pin_memory=False,
-        )
-        super().__init__(example_order(), model=tiny(), args=arguments, data_collator=partial(collate, pad_id=0))
-        self.seen: list[list[int]] = []
+    def watched(loss: Loss, batch: Sequence[Row]) -> Any:
+        seen.append([row.input_ids[0] for row in batch])
+        return parts(loss, batch)
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
-        self.seen.append(inputs["input_ids"][:, 0].tolist())
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+    monkeypatch.setattr(Loss, "parts", watched)
+    section = Checkpoints(every=3, keep=9)
+    settings = Tune(
+        method="full",
+        steps=STEPS,
+        batch_size=BATCH,
+        accumulation=ACCUMULATION,
+        learning_rate=1e-2,
+        checkpoints=section,
+    )
+    fit(model, example_order(), [], settings, session)
+    monkeypatch.undo()
+    return seen, dict(model.state_dict())
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    trainer = Watched(tmp_path_factory.mktemp("undisturbed"))
-    trainer.train()
-    return trainer
-
-
-def test_the_trainer_learns_the_order_batch_by_batch(undisturbed: Watched) -> None:
+def test_the_trainer_learns_the_order_and_a_new_process_goes_on_with_the_rows_that_come_next(
+    tmp_path: Path, make_session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the first epoch and after the second; the weights at the end are those of the undisturbed run."""
     order = example_order()
     steps = list(islice(order.batches(), STEPS))
     assert order.epochs(STEPS) > 2
@@ -99,39 +95,36 @@ def test_the_trainer_learns_the_order_batch_by_batch(undisturbed: Watched) -> No
         for step in steps
         for at in range(0, 6, BATCH)
     ]
-    assert undisturbed.seen == expected
+    seen, weights = learned_rows(monkeypatch, tiny(), make_session(tmp_path, keeps_checkpoints=True))
+    assert seen == expected
+    for newest in (9, 3):
+        for folder in (tmp_path / "checkpoints").iterdir():
+            if int(folder.name.removeprefix("step-")) > newest:
+                shutil.rmtree(folder)
+        session = make_session(tmp_path, keeps_checkpoints=True, resume=True)
+        seen_again, weights_again = learned_rows(monkeypatch, tiny(), session)
+        assert seen_again == expected[newest * ACCUMULATION :]
+        for name, tensor in weights.items():
+            assert torch.equal(tensor, weights_again[name]), name
 
 
-@pytest.mark.parametrize("step", [3, 9])
-def test_a_new_process_goes_on_with_the_rows_that_come_next(undisturbed: Watched, tmp_path: Path, step: int) -> None:
-    """Within the first epoch and after the second; the weights at the end are those of the undisturbed run."""
-    checkpoint = Path(str(undisturbed.args.output_dir)) / f"checkpoint-{step}"
-    resumed = Watched(tmp_path)
-    resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert resumed.state.global_step == STEPS
-    assert resumed.seen == undisturbed.seen[step * ACCUMULATION :]
-    for name, weights in undisturbed.model.state_dict().items():
-        assert torch.equal(weights, resumed.model.state_dict()[name]), name
-
-
-def test_long_replayed_rows_count_the_same_however_a_step_is_cut(tmp_path: Path) -> None:
+def test_long_replayed_rows_count_the_same_however_a_step_is_cut(tmp_path: Path, make_session: Any) -> None:
     """Six rows at once are cut into short and long ones; one row at a time cannot be."""
     states = []
     for batch_size, accumulation in ((6, 1), (2, 3), (1, 6)):
         model = tiny()
         settings = Tune(method="full", steps=4, batch_size=batch_size, accumulation=accumulation, learning_rate=1e-2)
-        fit(model, example_order(), [], settings, tmp_path / "metrics.jsonl", lambda metrics: None)
+        fit(model, example_order(), [], settings, make_session(tmp_path))
         states.append(model.state_dict())
     for name, weights in states[-1].items():
         assert torch.allclose(weights, states[0][name], atol=2e-5), name
         assert torch.allclose(weights, states[1][name], atol=2e-5), name
 
 
-def test_metrics_count_loss_tokens_by_origin(tmp_path: Path) -> None:
+def test_metrics_count_loss_tokens_by_origin(tmp_path: Path, make_session: Any) -> None:
     order, seen = example_order(), list[StepMetrics]()
     settings = Tune(method="full", epochs=2, batch_size=BATCH, accumulation=ACCUMULATION)
-    path = tmp_path / "metrics.jsonl"
-    result = fit(tiny(), order, [], settings, path, seen.append)
+    result = fit(tiny(), order, [], settings, make_session(tmp_path, seen.append))
     learned = {"task": 0, "replay": 0}
     for metrics, step in zip(seen, order.batches(), strict=False):
         for index in step:
@@ -140,7 +133,7 @@ def test_metrics_count_loss_tokens_by_origin(tmp_path: Path) -> None:
         assert metrics.loss_tokens == sum(learned.values())
     assert result.steps == len(seen) == order.steps(2)
     assert seen[-1].epoch == pytest.approx(2, abs=0.3)
-    assert json.loads(path.read_text().splitlines()[-1])["loss_tokens_by_origin"] == learned
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["loss_tokens_by_origin"] == learned
 
 
 def test_replay_of_an_experiment_is_learned_and_cut_rows_are_noted(tmp_path: Path) -> None:
@@ -158,11 +151,12 @@ def test_replay_of_an_experiment_is_learned_and_cut_rows_are_noted(tmp_path: Pat
         ),
         tune=Tune(method="scratch", steps=3, batch_size=8),
     )
-    run, seen, said = Run(tmp_path / "mixed"), list[StepMetrics](), list[str]()
-    with run.lock():
-        manifest = tune(run, experiment, check(experiment, said.append), seen.append, said.append)
+    run, said = Run(tmp_path / "mixed"), list[str]()
+    with run.lock(), live_training(Console(quiet=True)) as view:
+        manifest = tune(run, experiment, check(experiment, said.append), view, said.append)
+    seen = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     assert manifest.data is not None
     assert manifest.data.replay_examples == 4
     assert "4 replay rows were longer than allowed and lost the end of their answer (data.too_long)." in manifest.notes
-    assert seen[-1].loss_tokens_by_origin["replay"] > 0
+    assert seen[-1]["loss_tokens_by_origin"]["replay"] > 0
     assert any("4 rows to replay" in line for line in said)

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from whetstone.experiment import Experiment
     from whetstone.report.summary import Summary
     from whetstone.run import Run
-    from whetstone.train.trainer import StepMetrics
 
 __all__ = [
     "FreshOption",
@@ -40,7 +39,6 @@ __all__ = [
     "sampling_progress",
     "show_summary",
     "status",
-    "training_progress",
     "working",
 ]
 
@@ -124,27 +122,6 @@ def _checked_name(name: str) -> str:
     if not re.fullmatch(NAME_PATTERN, name):
         raise UserError(f"--name: '{name}' cannot be a run's name; use letters, digits, '.', '_' and '-'")
     return name
-
-
-@contextmanager
-def training_progress() -> "Iterator[Callable[[StepMetrics], None]]":
-    """A bar with loss, tokens per second and the time that is left; gives the observer that moves it."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("tune"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=status, transient=True, disable=not status.is_terminal) as progress:
-        task = progress.add_task("starting", total=None)
-
-        def observe(metrics: "StepMetrics") -> None:
-            text = f"loss {metrics.loss:.3f}  {metrics.tokens_per_s:,.0f} tokens/s"
-            progress.update(task, total=metrics.steps, completed=metrics.step, description=text)
-
-        yield observe
 
 
 @contextmanager

@@ -34,13 +34,13 @@ def demo(
         base_run = Run(runs / base.name)
         status.print("base: a new tokenizer and random weights, trained on clean writing, copying and formats")
         with base_run.lock():
-            tune_run(base_run, base, fresh=fresh)
+            tune_run(base_run, base, fresh=fresh, resume=not fresh)
         model = experiment.model.model_copy(update={"base": str(base_run.weights("model").resolve())})
         experiment = experiment.model_copy(update={"name": "demo-from-scratch", "model": model})
     run = Run(runs / experiment.name)
     with run.lock():
         status.print(f"tune: LoRA on {experiment.model.base}")
-        tune_run(run, experiment, fresh=fresh)
+        tune_run(run, experiment, fresh=fresh, resume=not fresh)
         status.print("judge: copy-input, base, base again and tuned answer the held-out examples")
         summary = compare_run(run, experiment)
     show_summary(summary, run, as_json=as_json)

@@ -1,11 +1,13 @@
 """``whet runs`` and ``whet show``: what has been done."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from whetstone.cli.common import JsonOption, RunsOption, print_json, resolve_run
 from whetstone.errors import UserError
@@ -45,12 +47,13 @@ def show(
     found = resolve_run(run, runs)
     manifest = found.manifest()
     if as_json:
-        print_json({**manifest.model_dump(mode="json"), "verdict": _verdict(found)})
+        came_to = {"state": manifest.state, "checkpoint_step": _checkpoint_step(found, manifest)}
+        print_json({**manifest.model_dump(mode="json"), **came_to, "verdict": _verdict(found)})
         return
     console = Console()
     table = Table.grid(padding=(0, 2))
     for key, value in _facts(found, manifest):
-        table.add_row(f"[bold]{key}[/bold]", value)
+        table.add_row(Text(key, style="bold"), Text(value))
     console.print(table)
     report = found.report / "index.html"
     if report.exists():
@@ -81,12 +84,27 @@ def _verdict(run: "Run") -> str | None:
     return str(read_json(path)["verdict"]["outcome"]) if path.exists() else None
 
 
+def _checkpoint_step(run: "Run", manifest: "Manifest") -> int | None:
+    """The step of the newest checkpoint of an interrupted training; it is proven only when training goes on."""
+    if manifest.tuning is not None:
+        return None
+    steps = [path.name.removeprefix("step-") for path in run.checkpoints.glob("step-*")]
+    return max((int(step) for step in steps if step.isdigit()), default=None)
+
+
+def _resume_command(run: "Run") -> str:
+    """The run knows its name and not its experiment's file."""
+    command = ["--name", run.name, *(["--runs", str(run.path.parent)] if run.path.parent != Path("runs") else [])]
+    return f"whet tune EXPERIMENT {shlex.join(command)} --resume"
+
+
 def _facts(run: "Run", manifest: "Manifest") -> list[tuple[str, str]]:
     facts = [
         ("run", str(run.path)),
         ("state", manifest.state),
         ("verdict", _verdict(run) or "not judged"),
         ("experiment", f"{manifest.experiment.name} ({manifest.experiment_hash})"),
+        ("method", manifest.experiment.tune.method),
         ("base", manifest.experiment.model.base or "scratch"),
         ("seeds", f"tune {manifest.experiment.tune.seed}, generation {manifest.experiment.judge.generation.seed}"),
         ("machine", f"{manifest.hardware.processor}, {manifest.hardware.cores} cores"),
@@ -96,19 +114,32 @@ def _facts(run: "Run", manifest: "Manifest") -> list[tuple[str, str]]:
     ]
     if manifest.data is not None:
         facts.append(("examples", ", ".join(f"{name} {count:,}" for name, count in manifest.data.counts.items())))
-    if manifest.tuning is not None:
-        done = manifest.tuning
-        facts.append(
-            (
-                "tuning",
-                f"{done.steps} steps in {done.duration_s:.0f} s, final loss {done.final_loss:.3f}, {done.device}",
-            )
-        )
-        facts.append(("tuned weights", done.tuned.sha256[:16]))
+    facts.extend(_training(run, manifest))
     if manifest.judgement is not None:
         frozen = manifest.judgement
         facts.append(("rule", f"{frozen.rule_hash}, frozen {frozen.frozen_at}"))
         facts.append(("judged weights", f"{frozen.candidate.sha256[:16]}, {frozen.candidate.origin}"))
     facts.extend(("earlier judgement", f"{one.rule_hash}, {one.frozen_at}") for one in manifest.earlier_judgements)
     facts.extend(("note", note) for note in manifest.notes)
+    return facts
+
+
+def _training(run: "Run", manifest: "Manifest") -> list[tuple[str, str]]:
+    """How far training came, with what, and what it left of the base."""
+    from whetstone.report.claims import Claims
+    from whetstone.report.training import retention_paths, retention_words, settings_words
+
+    facts = []
+    step = _checkpoint_step(run, manifest)
+    if step is not None:
+        facts.append(("checkpoint", f"step {step:,}; to go on: {_resume_command(run)}"))
+    settings = settings_words(manifest)
+    if settings is not None:
+        facts.append(("settings", settings))
+    if manifest.tuning is not None:
+        done = manifest.tuning
+        said = f"{done.steps} steps in {done.duration_s:.0f} s, final loss {done.final_loss:.3f}, {done.device}"
+        facts += [("tuning", said), ("tuned weights", done.tuned.sha256[:16])]
+    claims = Claims({"manifest": manifest.model_dump(mode="json")})
+    facts += [("retention", retention_words(claims, path)) for path in retention_paths(manifest).values()]
     return facts

@@ -14,9 +14,10 @@ from whetstone.cli.common import (
     print_json,
     resolve_experiment,
     status,
-    training_progress,
     working,
 )
+from whetstone.cli.live import live_training
+from whetstone.errors import UserError
 
 if TYPE_CHECKING:
     from whetstone.experiment import Experiment
@@ -30,18 +31,23 @@ def tune(
     name: NameOption = None,
     runs: RunsOption = Path("runs"),
     fresh: FreshOption = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of an interrupted run.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a model into a run folder.
 
     Example: whet tune grammar.yaml
     """
+    if fresh and resume:
+        raise UserError("--fresh begins anew and --resume goes on: give one of them")
     from whetstone.run import Run
 
     chosen = resolve_experiment(experiment, name)
     run = Run(runs / chosen.name)
     with run.lock():
-        manifest = tune_run(run, chosen, fresh=fresh)
+        manifest = tune_run(run, chosen, fresh=fresh, resume=resume)
     if manifest.tuning is None:
         raise AssertionError("tuning returned without a record")
     if as_json:
@@ -50,8 +56,8 @@ def tune(
         status.print(f"next: whet compare {run.name}")
 
 
-def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool) -> "Manifest":
-    """Checks the data, then tunes with a progress bar; the caller holds the run's lock."""
+def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool, resume: bool) -> "Manifest":
+    """Checks the data, then tunes with a live view; the caller holds the run's lock."""
     from whetstone.train.check import check
     from whetstone.train.tune import tune as train
 
@@ -63,8 +69,8 @@ def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool) -> "Manifest"
     with working() as say:
         checked = check(experiment, say)
     print_findings(status, [finding for finding in checked.findings if finding.severity != "note"])
-    with training_progress() as observe:
-        manifest = train(run, experiment, checked, observe, status.print, fresh=fresh)
+    with live_training(status) as view:
+        manifest = train(run, experiment, checked, view, status.print, fresh=fresh, resume=resume)
     for note in manifest.notes:
         status.print(f"note: {note}")
     if manifest.tuning is not None:

@@ -32,6 +32,8 @@ class Example:
         group: Identity of what the example was made from. Examples of one group never straddle two splits,
             and statistics resample groups, not rows.
         category: Label for breaking results down.
+        rejected: Answers that somebody liked less than the references; preference training learns the difference.
+        tests: Python code that runs without a fault when an answer's code is right (:mod:`whetstone.data.tests`).
     """
 
     id: str
@@ -40,10 +42,15 @@ class Example:
     source: str
     group: str
     category: str = "all"
+    rejected: tuple[str, ...] = ()
+    tests: str | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """The JSON row that is written beside the samples, so that reports need nothing else."""
-        return {
+        """The JSON row that is written beside the samples, so that reports need nothing else.
+
+        What few examples have is left out where there is none, so that the hash of the others stays what it was.
+        """
+        row: dict[str, Any] = {
             "id": self.id,
             "messages": [message.as_dict() for message in self.messages],
             "references": list(self.references),
@@ -51,6 +58,11 @@ class Example:
             "group": self.group,
             "category": self.category,
         }
+        if self.rejected:
+            row["rejected"] = list(self.rejected)
+        if self.tests is not None:
+            row["tests"] = self.tests
+        return row
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Example":
@@ -62,6 +74,8 @@ class Example:
             source=row["source"],
             group=row["group"],
             category=row["category"],
+            rejected=tuple(row.get("rejected", ())),
+            tests=row.get("tests"),
         )
 
 

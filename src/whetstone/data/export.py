@@ -1,4 +1,4 @@
-"""Examples become files: every format that can be read, as JSON lines, JSON, CSV, TSV or Parquet.
+"""Examples become files: every format for single answers, as JSON lines, JSON, CSV, TSV or Parquet.
 
 Reading such a file back (each conversation as one example, ``data.turns: last``) gives equal examples. What a format
 cannot hold is an error that names the example, never a silent loss; only a source of one word is not known again in a
@@ -118,6 +118,9 @@ def export_rows(example: Example, to: ExportFormat, references: ReferenceChoice 
     if (to == "text") != (not example.messages):
         held, fit = ("a prompt", "messages") if example.messages else ("no prompt, only a text", "text")
         raise UserError(f"example '{example.id}': has {held}, which {to} cannot hold; use the format {fit}")
+    if example.rejected or example.tests is not None:
+        held = "a rejected answer" if example.rejected else "tests"
+        raise UserError(f"example '{example.id}': has {held}, which {to} cannot hold; use the file that it is from")
     answers = example.references if references == "all" else example.references[:1]
     if to == "text":
         return [{"text": answers[0], **_about(example, 1)}]

@@ -1,4 +1,4 @@
-"""A raw row becomes a draft of examples: eight shapes of rows, told apart by their keys.
+"""A raw row becomes a draft of examples: ten shapes of rows, told apart by their keys.
 
 What is a fault of the row's shape (a missing key, a wrong type, a conversation without an answer) is a
 :class:`~whetstone.data.strict_json.RowError`. What is only doubtful (blank texts, roles in an odd order) is kept as it
@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from whetstone.data.example import Message, Role, normalised
+from whetstone.data.fields import label_of, list_of, optional_list, optional_text, references_of, text_of
 from whetstone.data.finding import excerpt
-from whetstone.data.strict_json import RowError, checked_json, kind
+from whetstone.data.preference import check_differs, rejected_answer, transcript
+from whetstone.data.strict_json import RowError, kind
+from whetstone.data.tests import TEST_FIELDS, tests_of
 from whetstone.data_section import Data, Format
 from whetstone.section import stable_hash
 
@@ -51,9 +54,12 @@ class Layout:
 
     Attributes:
         format: How the fields are read.
-        prompt: The field with the conversation, the instruction, the prompt or the text.
-        answer: The field with the answer; in ``prompt-references`` the list of them.
-        query: The field with the text that an instruction works on.
+        prompt: The field with the conversation, the instruction, the prompt or the text; in ``preference`` the chosen
+            answer or conversation.
+        answer: The field with the answer; in ``prompt-references`` the list of them, in ``preference`` the one that was
+            rejected.
+        query: The field with the text that an instruction works on; in ``preference`` the prompt.
+        tests: The field with the tests that a row of this format must have.
         history: The field with earlier turns, pairs of question and answer.
         system: The field with the system turn.
         role_tag: The key of a turn that names who speaks.
@@ -65,6 +71,7 @@ class Layout:
     prompt: str
     answer: str = ""
     query: str = ""
+    tests: str = ""
     history: str = ""
     system: str = "system"
     role_tag: str = "role"
@@ -73,14 +80,14 @@ class Layout:
 
     def required(self) -> tuple[str, ...]:
         """The fields that every row must have."""
-        return (self.prompt, self.answer) if self.answer else (self.prompt,)
+        return tuple(filter(None, (self.prompt, self.answer, self.tests)))
 
     def read(self) -> frozenset[str]:
         """The fields that are looked at, beside a row's id, group and category."""
         if self.format == "text":
             return frozenset((self.prompt,))
         named = (self.prompt, self.answer, self.query, self.history, self.system)
-        return frozenset((*named, "references", "source"))
+        return frozenset((*named, *TEST_FIELDS, "references", "source"))
 
 
 LAYOUTS: dict[Format, Layout] = {
@@ -93,14 +100,20 @@ LAYOUTS: dict[Format, Layout] = {
         Layout("prompt-response", "prompt", "response"),
         Layout("prompt-references", "prompt", "references"),
         Layout("text", "text"),
+        Layout("preference", "chosen", "rejected", query="prompt"),
+        Layout("mbpp", "text", "code", tests="test_list"),
+        Layout("humaneval", "prompt", "canonical_solution", tests="test"),
     )
 }
-"""The default names of every format, in the order in which they are looked for."""
+"""The default names of every format."""
+
+_MORE_THAN_AN_ANSWER: tuple[Format, ...] = ("preference", "mbpp", "humaneval")
+"""Rows of these may look like those of another format, too, so these are looked for first."""
 
 
 def format_of(row: dict[str, Any]) -> Format | None:
     """The first format whose fields the row has; None where it has those of none."""
-    for layout in LAYOUTS.values():
+    for layout in sorted(LAYOUTS.values(), key=lambda layout: layout.format not in _MORE_THAN_AN_ANSWER):
         if all(row.get(key) is not None for key in layout.required()):
             return layout.format
     return None
@@ -123,6 +136,8 @@ class Draft(NamedTuple):
         group: The row's own, or one made from the normalised source.
         category: The row's own, or ``all``.
         answers: In the order of the conversation; at least one.
+        rejected: What was liked less than the last answer.
+        tests: Python code that checks the last answer (:mod:`whetstone.data.tests`).
     """
 
     id: str
@@ -130,6 +145,8 @@ class Draft(NamedTuple):
     group: str
     category: str
     answers: tuple[Answer, ...]
+    rejected: tuple[str, ...] = ()
+    tests: str | None = None
 
 
 class Parser:
@@ -147,8 +164,22 @@ class Parser:
         Raises:
             RowError: A field is missing or has the wrong type, or the conversation does not end with an answer.
         """
+        draft = self._read(row)
+        tests = None if self._layout.format == "text" else tests_of(row)
+        return draft if tests is None else draft._replace(content=[*draft.content, tests], tests=tests)
+
+    def _read(self, row: dict[str, Any]) -> Draft:
         layout = self._layout
         match layout.format:
+            case "preference":
+                return self._pair(row)
+            case "mbpp":
+                asserts = "\n".join(map(str, list_of(row, layout.tests)))
+                task = text_of(row, layout.prompt)
+                return self._asked(row, f"{task}\nThe code must pass:\n{asserts}", text_of(row, layout.answer))
+            case "humaneval":
+                head = text_of(row, layout.prompt)
+                return self._asked(row, head, head + text_of(row, layout.answer))
             case "messages" | "sharegpt":
                 return self._conversation(row, self._turns(row, layout.prompt), None)
             case "alpaca":
@@ -164,22 +195,50 @@ class Parser:
                 return self._question(row)
 
     def _plain(self, row: dict[str, Any]) -> Draft:
-        text = _text(row, self._layout.prompt)
+        text = text_of(row, self._layout.prompt)
         return self._draft(row, (Answer((), (text,), text),), [text], text)
 
     def _question(self, row: dict[str, Any]) -> Draft:
-        """A prompt that ``data.prompt`` goes around, and its answer or answers."""
         layout = self._layout
-        source = _text(row, layout.prompt)
+        source = text_of(row, layout.prompt)
         if layout.answer == "references":
-            answer, *_ = _references(row, layout.answer)
+            answer, *_ = references_of(row, layout.answer)
         else:
-            answer = _text(row, layout.answer)
+            answer = text_of(row, layout.answer)
+        return self._asked(row, source, answer)
+
+    def _asked(self, row: dict[str, Any], source: str, answer: str) -> Draft:
+        """A prompt that ``data.prompt`` goes around, and its answer."""
         # The same string as the source, not an equal one, where nothing is put around it.
         prompt = source if self._data.prompt == "{source}" else self._data.prompt.replace("{source}", source)
         draft = self._conversation(row, [Message("user", prompt), Message("assistant", answer)], source)
         # Without what the experiment adds, so that another prompt leaves the names as they are.
         return draft._replace(content=[source, *draft.content[1:]])
+
+    def _pair(self, row: dict[str, Any]) -> Draft:
+        """A chosen and a rejected answer: texts after a prompt, or conversations that differ in their last turn."""
+        layout = self._layout
+        prompt, chosen = row.get(layout.query), row.get(layout.prompt)
+        if isinstance(prompt, str) and isinstance(chosen, str):
+            draft, rejected = self._asked(row, prompt, chosen), text_of(row, layout.answer)
+        else:
+            turns = self._side(row, layout.prompt)
+            rejected = rejected_answer(turns, self._side(row, layout.answer))
+            draft = self._conversation(row, turns, None, first_answer=len(turns) - 1)
+        check_differs(draft.answers[-1].references, rejected)
+        return draft._replace(content=[*draft.content, rejected], rejected=(rejected,))
+
+    def _side(self, row: dict[str, Any], key: str) -> list[Message]:
+        """The whole conversation of one side of a pair; a prompt that it does not begin with comes before it."""
+        prompt = row.get(self._layout.query)
+        turns = self._turns(row, self._layout.query) if isinstance(prompt, list) else []
+        if not isinstance(row.get(key), list):
+            answer = text_of(row, key)
+            return [*turns, Message("assistant", answer)] if turns else transcript(answer, key)
+        side = self._turns(row, key)
+        if isinstance(prompt, str) and not any(turn.role == "user" for turn in side):
+            turns = [Message("user", self._data.prompt.replace("{source}", prompt))]
+        return side if side[: len(turns)] == turns else [*turns, *side]
 
     def _instruction(self, row: dict[str, Any]) -> Draft:
         """Alpaca's row; instruction and input make one turn, a line each.
@@ -187,17 +246,17 @@ class Parser:
         Source: https://github.com/hiyouga/LLaMA-Factory/blob/main/data/README.md (alpaca format).
         """
         layout = self._layout
-        instruction = _text(row, layout.prompt)
-        query = _optional_text(row, layout.query)
+        instruction = text_of(row, layout.prompt)
+        query = optional_text(row, layout.query)
         turns = []
-        for number, pair in enumerate(_optional_list(row, layout.history)):
+        for number, pair in enumerate(optional_list(row, layout.history)):
             if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
                 raise RowError(
                     f"{layout.history}[{number}]: expected a question and its answer, found {kind(pair)}; give both"
                 )
             turns += [Message("user", pair[0]), Message("assistant", pair[1])]
         turns.append(Message("user", f"{instruction}\n{query}" if query else instruction))
-        turns.append(Message("assistant", _text(row, layout.answer)))
+        turns.append(Message("assistant", text_of(row, layout.answer)))
         return self._conversation(row, turns, query or instruction)
 
     def _conversation(
@@ -218,8 +277,8 @@ class Parser:
         if not users:
             raise RowError("expected a user's turn before the answer, found none; add the question")
         front = () if any(turn.role == "system" for turn in turns) else self._system_turns(row)
-        given = _optional_text(row, "source")
-        more = _references(row, "references") if row.get("references") not in (None, "") else ()
+        given = optional_text(row, "source")
+        more = references_of(row, "references") if row.get("references") not in (None, "") else ()
         last = len(turns) - 1
         first = first_answer if self._data.turns == "all" else last
         question: str | None = None
@@ -235,7 +294,7 @@ class Parser:
                 references = tuple(dict.fromkeys((turn.content, *more))) if index == last else (turn.content,)
                 answers.append(Answer((*front, *turns[:index]), references, works_on))
         said = [part for turn in turns[:-1] for part in (turn.role, turn.content)]
-        system = _optional_text(row, self._layout.system)
+        system = optional_text(row, self._layout.system)
         content = [said, source, first_answer, system, answers[-1].references, given]
         origin = answers[-1].source if len(users) == 1 else self._opening(users)
         return self._draft(row, tuple(answers), content, origin)
@@ -252,10 +311,10 @@ class Parser:
     def _draft(self, row: dict[str, Any], answers: tuple[Answer, ...], content: list[Any], origin: str) -> Draft:
         """Adds what every format may have; ``origin`` is the text that the group is made from."""
         data = self._data
-        group = sys.intern(_label(row, data.group, is_named=data.group != "group"))
-        category = sys.intern(_label(row, data.category, is_named=data.category != "category"))
+        group = sys.intern(label_of(row, data.group, is_named=data.group != "group"))
+        category = sys.intern(label_of(row, data.category, is_named=data.category != "category"))
         return Draft(
-            id=_label(row, "id", is_named=False),
+            id=label_of(row, "id", is_named=False),
             content=[*content, group, category],
             group=group or stable_hash(normalised(origin))[:12],
             category=category or "all",
@@ -264,14 +323,14 @@ class Parser:
 
     def _system_turns(self, row: dict[str, Any]) -> tuple[Message, ...]:
         """The system turn to put in front of a conversation that has none: the row's, else the experiment's."""
-        if text := _optional_text(row, self._layout.system):
+        if text := optional_text(row, self._layout.system):
             return (self._message("system", text),)
         return (self._message("system", self._data.system),) if self._data.system is not None else ()
 
     def _turns(self, row: dict[str, Any], column: str) -> list[Message]:
         """The turns of a conversation; a blank system turn, which many exports write, is none."""
         turns = []
-        for number, turn in enumerate(_list(row, column)):
+        for number, turn in enumerate(list_of(row, column)):
             try:
                 message = self._turn(turn)
             except RowError as error:
@@ -284,12 +343,12 @@ class Parser:
         layout = self._layout
         if not isinstance(turn, dict):
             raise RowError(f"expected an object, found {kind(turn)}; give {layout.role_tag} and {layout.content_tag}")
-        name = _text(turn, layout.role_tag)
+        name = text_of(turn, layout.role_tag)
         role = layout.roles.get(name)
         if role is None:
             known = ", ".join(layout.roles)
             raise RowError(f"expected one of the roles {known}, found '{excerpt(name)}'; leave the row out")
-        return self._message(role, _text(turn, layout.content_tag))
+        return self._message(role, text_of(turn, layout.content_tag))
 
     def _message(self, role: Role, content: str) -> Message:
         if role != "system":
@@ -313,65 +372,3 @@ def _works_on(given: str, question: str, bare: str) -> bool:
     word must be half of the question at least.
     """
     return given in question and (len(given) * 2 >= len(bare) or not _ONE_WORD.fullmatch(given))
-
-
-def _text(row: dict[str, Any], key: str) -> str:
-    value = row.get(key)
-    if not isinstance(value, str):
-        if key not in row:
-            found = excerpt(", ".join(row)) or "nothing"
-            raise RowError(f"expected the field '{key}', found {found}; add it or set another data.format")
-        raise RowError(f"{key}: expected text, found {kind(value)}; give a text")
-    return value
-
-
-def _optional_text(row: dict[str, Any], key: str) -> str:
-    """The text of a field; "" where it is absent, null or blank."""
-    if not key or row.get(key) is None:
-        return ""
-    text = _text(row, key)
-    return text if text.strip() else ""
-
-
-def _list(row: dict[str, Any], key: str) -> list[Any]:
-    """The list in a field; a text must hold it as JSON, since a cell of a table cannot hold it otherwise."""
-    value = row.get(key)
-    if isinstance(value, str):
-        held = checked_json(value)
-        if isinstance(held, RowError):
-            raise RowError(f"{key}: expected a list, found text that is none ({held})")
-        value = held
-    if not isinstance(value, list):
-        if key not in row:
-            _text(row, key)
-        raise RowError(f"{key}: expected a list, found {kind(value)}; give a list, in a table as JSON")
-    return value
-
-
-def _optional_list(row: dict[str, Any], key: str) -> list[Any]:
-    return _list(row, key) if key and row.get(key) not in (None, "") else []
-
-
-def _references(row: dict[str, Any], key: str) -> tuple[str, ...]:
-    references = _list(row, key)
-    if not references:
-        raise RowError(f"{key}: expected a list of one or more texts, found an empty one; give an answer")
-    for number, reference in enumerate(references):
-        if not isinstance(reference, str):
-            raise RowError(f"{key}[{number}]: expected text, found {kind(reference)}; give a text")
-    return tuple(references)
-
-
-def _label(row: dict[str, Any], key: str, *, is_named: bool) -> str:
-    """A name, which may be a number, true or false; "" where it is absent, null or blank.
-
-    A list or an object is no name. Where the experiment did not name the field, it means something else there.
-    """
-    value = row.get(key)
-    if value is None or (isinstance(value, list | dict) and not is_named):
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, str | int | float) or value != value:
-        raise RowError(f"{key}: expected text or a number, found {kind(value)}; give a name")
-    return str(value) if str(value).strip() else ""

@@ -205,10 +205,13 @@ def _examples(parse: Parser, identify: "_Identifier", row: dict[str, Any] | RowE
     if isinstance(row, RowError):
         raise row
     draft = parse(row)
-    return [
+    examples = [
         Example(name, answer.messages, answer.references, answer.source, draft.group, draft.category)
         for name, answer in zip(identify(draft), draft.answers, strict=True)
     ]
+    if draft.rejected or draft.tests is not None:
+        examples[-1] = replace(examples[-1], rejected=draft.rejected, tests=draft.tests)
+    return examples
 
 
 def _detected(name: str, rows: Iterator[RawRow]) -> tuple[Layout, Iterator[RawRow]]:

@@ -1,9 +1,15 @@
-"""Freezes the rule, then has the arms of a run answer the held-out examples."""
+"""Freezes the rule, then has the arms of a run answer the held-out examples.
+
+Notable: what QLoRA tuned is an adapter on a base in NF4, and is judged as that. Its base arms are the whole base: one
+that quantisation had damaged first would be easier to beat.
+"""
 
 import contextlib
+import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
@@ -19,7 +25,8 @@ from whetstone.files import write_jsonl
 from whetstone.models.adapter import load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
 from whetstone.models.load import LanguageModel, context_tokens, end_ids, load_weights
-from whetstone.run import DataRecord, Judgement, Manifest, Run, installed_packages, now
+from whetstone.models.quantise import nf4
+from whetstone.run import DataRecord, Judgement, Manifest, Run, SettingsRecord, WeightsRecord, installed_packages, now
 from whetstone.section import stable_hash
 from whetstone.train.tune import load_base
 
@@ -34,7 +41,8 @@ def judge(
     Args:
         run: Begun, and tuned unless a candidate is given; the caller holds its lock.
         experiment: The same experiment, perhaps with a new judge section.
-        candidate: A folder with an adapter or a model to judge as the tuned arm, instead of the run's own weights.
+        candidate: A folder with an adapter or a model to judge as the tuned arm, instead of the run's own weights. An
+            adapter that is named so is put on the whole base, also in a run of QLoRA.
         fresh: Throw away the samples and the frozen rule of an earlier comparison.
         progress: Told how many samples of how many are done.
 
@@ -57,7 +65,8 @@ def judge(
             f"{run.path}: the chat template changed since tuning; restore it, or call 'whet tune' with --fresh"
         )
     base_record = manifest.base or record_weights(experiment.model.base or "scratch", base.folder, base.model)
-    tuned = _load_tuned(base, folder, experiment)
+    quantised = _quantised(manifest) if candidate is None else None
+    tuned = _load_tuned(base, folder, experiment, quantised)
     prompts = render_prompts(examples, base.template)
     _check_context(prompts, base.model, experiment)
     if manifest.base is None:
@@ -68,9 +77,9 @@ def judge(
         data_hash=stable_hash([example.as_row() for example in examples]),
         prompts_hash=stable_hash([prompt.hash for prompt in prompts]),
         base_sha256=base_record.sha256,
-        candidate=record_weights(str(folder), folder, tuned),
+        candidate=_record_candidate(folder, tuned, experiment, quantised),
         device=str(tuned.device),
-        packages=installed_packages(),
+        packages=_packages(quantised),
     )
     _freeze(run, experiment, examples, judgement, fresh=fresh)
     copy_input(prompts, judgement.fingerprint(), run.samples)
@@ -89,23 +98,60 @@ def _refuse_plain_text(examples: Sequence[Example]) -> None:
 def _tuned_folder(run: Run, manifest: Manifest) -> Path:
     if manifest.tuning is None:
         raise UserError(f"{run.path}: not tuned yet; call 'whet tune' first, or name weights with --candidate")
-    folder = run.weights("adapter" if manifest.experiment.tune.method == "lora" else "model")
+    folder = run.weights("adapter" if manifest.experiment.tune.adapts else "model")
     if digest_weights(folder) != manifest.tuning.tuned.sha256:
         raise UserError(f"{folder}: the weights are not those that were tuned; restore them or tune again with --fresh")
     return folder
 
 
-def _load_tuned(base: LanguageModel, folder: Path, experiment: Experiment) -> PreTrainedModel | PeftModel:
-    """The tuned arm's model; an adapter shares the base's weights."""
+def _quantised(manifest: Manifest) -> SettingsRecord | None:
+    """What the run's adapter was trained with, where its base was in NF4."""
+    settings = manifest.settings
+    return settings if settings is not None and settings.quantised else None
+
+
+def _load_tuned(
+    base: LanguageModel, folder: Path, experiment: Experiment, quantised: SettingsRecord | None
+) -> PreTrainedModel | PeftModel:
+    """The tuned arm's model; an adapter shares the base's weights, unless it was trained on quantised ones."""
     if folder == base.folder:
         return base.model
     if (folder / "adapter_config.json").exists():
-        return load_adapter(base.model, folder)
+        under = base.model if quantised is None else _load_quantised(base, experiment, quantised)
+        return load_adapter(under, folder)
     tuned = load_weights(folder, dtype=experiment.model.dtype, device=base.model.device)
     ours, theirs = (path / "tokenizer.json" for path in (base.folder, folder))
     if theirs.exists() and ours.exists() and Tokenizer.from_file(str(theirs)).get_vocab() != base.template.vocabulary():
         raise UserError(f"{folder}: its tokenizer is not the base's; arms can be compared on equal token ids only")
     return tuned
+
+
+def _load_quantised(base: LanguageModel, experiment: Experiment, settings: SettingsRecord) -> PreTrainedModel:
+    """A second copy of the base, in the very numbers that training had: rounding first would change the NF4 codes."""
+    device, double = base.model.device, experiment.tune.double_quantisation
+    quantisation = nf4(device, compute_dtype=getattr(torch, settings.precision), double=double)
+    return load_weights(base.folder, dtype=settings.weights, device=device, quantisation=quantisation)
+
+
+def _record_candidate(
+    folder: Path, tuned: PreTrainedModel | PeftModel, experiment: Experiment, quantised: SettingsRecord | None
+) -> WeightsRecord:
+    if quantised is None:
+        return record_weights(str(folder), folder, tuned)
+    constants = ", its constants quantised too" if experiment.tune.double_quantisation else ""
+    origin = f"{folder} on the base in NF4{constants} ({quantised.weights} weights, products in {quantised.precision})"
+    return record_weights(origin, folder, tuned)
+
+
+def _packages(quantised: SettingsRecord | None) -> dict[str, str]:
+    """What the numbers depend on.
+
+    The quantisation is that of bitsandbytes, so it stands among them; by it, too, an adapter on a quantised base and
+    the same adapter on the whole base are two judgements.
+    """
+    if quantised is None:
+        return installed_packages()
+    return installed_packages() | {"bitsandbytes": importlib.metadata.version("bitsandbytes")}
 
 
 def _check_context(prompts: Sequence[Prompt], model: PreTrainedModel, experiment: Experiment) -> None:
@@ -156,8 +202,8 @@ def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel, judgeme
         engine = TorchEngine(model, stop_ids, base.template.tokenizer.pad_token_id or 0)
         return Generator(arm, engine, judgement, weights, model.device)
 
-    # PEFT puts the adapter into the base model itself, so only through its wrapper is the base free of it.
-    plain = tuned if isinstance(tuned, PeftModel) else base.model
+    # PEFT puts the adapter into the model itself: a base that has it is free of it only through the wrapper.
+    plain = tuned if isinstance(tuned, PeftModel) and tuned.get_base_model() is base.model else base.model
     return [
         generator(BASE, plain, adapted=False),
         generator(BASE_AGAIN, plain, adapted=False),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -14,18 +15,24 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
 from whetstone.data.template import Template
 from whetstone.errors import UserError
+from whetstone.files import read_json
+from whetstone.models.quantise import keep_gradients
 
 __all__ = [
     "BUILTIN_BASE",
     "LanguageModel",
+    "attention_of",
     "context_tokens",
     "end_ids",
     "load_config",
@@ -72,14 +79,23 @@ def locate(base: str) -> Path:
         ) from None
 
 
-def load_model(folder: Path, *, template: str, dtype: str, device: torch.device) -> LanguageModel:
-    """Reads weights and tokenizer of a folder.
+def load_model(
+    folder: Path,
+    *,
+    template: str,
+    dtype: str | torch.dtype,
+    device: torch.device,
+    attention: str | None = None,
+    quantisation: BitsAndBytesConfig | None = None,
+) -> LanguageModel:
+    """Reads weights and tokenizer of a folder; the arguments are those of :func:`load_weights`.
 
     Raises:
         UserError: The folder is not a causal language model that transformers knows, or has no usable template.
     """
     rendered, _ = load_template(folder, template)
-    return LanguageModel(load_weights(folder, dtype=dtype, device=device), rendered, folder)
+    weights = load_weights(folder, dtype=dtype, device=device, attention=attention, quantisation=quantisation)
+    return LanguageModel(weights, rendered, folder)
 
 
 def load_template(folder: Path, choice: str) -> tuple[Template, list[int]]:
@@ -96,7 +112,7 @@ def load_template(folder: Path, choice: str) -> tuple[Template, list[int]]:
         UserError: The folder is not a model that transformers knows, or has no usable template.
     """
     with _said_plainly(folder):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = _load_tokenizer(folder)
         ends = _as_list(_generation_config(folder).eos_token_id)
     if choice == "plain" and ends and tokenizer.eos_token_id not in ends:
         # The plain template ends an answer with EOS. The embedding of an EOS that the model does not use was never
@@ -125,18 +141,60 @@ def end_ids(model: PreTrainedModel) -> list[int]:
     return _as_list(model.generation_config.eos_token_id)
 
 
-def load_weights(folder: Path, *, dtype: str, device: torch.device) -> PreTrainedModel:
+def attention_of(model: PreTrainedModel) -> str:
+    """The attention implementation that a model really has."""
+    return str(model.config._attn_implementation)
+
+
+def load_weights(
+    folder: Path,
+    *,
+    dtype: str | torch.dtype,
+    device: torch.device,
+    attention: str | None = None,
+    quantisation: BitsAndBytesConfig | None = None,
+) -> PreTrainedModel:
     """Reads weights (safetensors only), in evaluation mode; never runs code that comes with a model.
+
+    Args:
+        folder: A model directory.
+        dtype: Of the weights; of those that are not quantised, where some are.
+        device: Where they go.
+        attention: The implementation. Where the architecture refuses it, the model has its default, and
+            :func:`attention_of` says which one that is.
+        quantisation: Quantise the weights while they are read (:func:`whetstone.models.quantise.nf4`).
 
     Raises:
         UserError: The folder is not a causal language model that transformers knows.
     """
     logging.disable_progress_bar()
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False}
+    if quantisation is not None:
+        options |= {"quantization_config": quantisation, "device_map": {"": str(device)}}
     with _said_plainly(folder):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
-        )
+        try:
+            asked = {} if attention is None else {"attn_implementation": attention}
+            model = AutoModelForCausalLM.from_pretrained(folder, **asked, **options)
+        except (ValueError, ImportError):
+            if attention is None:
+                raise
+            model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    if quantisation is not None:
+        keep_gradients(model)
+        return model.eval()
     return model.to(device).eval()
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder.
+
+    Over the tokenizer of some architectures (qwen2 is one) AutoTokenizer puts the normalizer and the words of the
+    published models, even where the folder says that its tokenizer.json is all there is.
+    """
+    settings = folder / "tokenizer_config.json"
+    if settings.exists() and read_json(settings).get("tokenizer_class") == "TokenizersBackend":
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def _generation_config(folder: Path) -> GenerationConfig:

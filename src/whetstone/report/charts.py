@@ -5,7 +5,6 @@ that holds it; :func:`standalone` makes it a file that follows the viewer's mode
 chart is drawn, because importing it takes longer than most commands.
 """
 
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -44,19 +43,16 @@ def training_svg(summary: Summary, *, width: int, height: int) -> str | None:
     """Training and validation loss by step; None when nothing was logged."""
     import altair
 
-    rows = [
-        {"step": row["step"], key: row[key]}
-        for row in summary.training
-        for key in ("loss", "validation_loss")
-        if row.get(key) is not None and math.isfinite(row[key])
-    ]
-    if not rows:
+    if not summary.losses:
         return None
+    # The losses of preferences and rewards are no cross-entropies.
+    title = "Loss" if summary.manifest.experiment.tune.preferences else "Loss per token (nats)"
     layers = [
-        *_curve("loss", "training", colour="var(--accent)", label_offset=6),
-        *_curve("validation_loss", "validation", colour="var(--open)", label_offset=-6),
+        *_curve("loss", "training", title, colour="var(--accent)", label_offset=6),
+        *_curve("validation_loss", "validation", title, colour="var(--open)", label_offset=-6),
     ]
-    return _svg(altair.layer(*layers, data=altair.Data(values=rows)).properties(width=width, height=height))
+    data = altair.Data(values=list(summary.losses))
+    return _svg(altair.layer(*layers, data=data).properties(width=width, height=height))
 
 
 def standalone(svg: str) -> str:
@@ -124,7 +120,7 @@ def _by_direction(unclear: str) -> dict[str, Any]:
     }
 
 
-def _curve(key: str, name: str, *, colour: str, label_offset: int) -> "list[altair.Chart]":
+def _curve(key: str, name: str, title: str, *, colour: str, label_offset: int) -> "list[altair.Chart]":
     """One loss with its name at its end; the few points of validation are marked, for a line hides where they are."""
     import altair
 
@@ -133,7 +129,7 @@ def _curve(key: str, name: str, *, colour: str, label_offset: int) -> "list[alta
         x=altair.X("step:Q", title="Optimiser step", axis=altair.Axis(grid=False, tickCount=4)),
         y=altair.Y(
             f"{key}:Q",
-            title="Loss per token (nats)",
+            title=title,
             scale=altair.Scale(zero=False),
             axis=altair.Axis(tickCount=4),
         ),

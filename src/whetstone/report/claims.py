@@ -1,13 +1,15 @@
 """Numbers are shown by their path in ``report.json``, so that what is shown and what is stored cannot differ."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from whetstone.report import format as written
 from whetstone.report.format import UNMEASURED
-from whetstone.stats.comparison import Comparison
+
+if TYPE_CHECKING:
+    from whetstone.stats.comparison import Comparison
 
 __all__ = ["Claims", "unguarded_loss"]
 
@@ -47,7 +49,7 @@ class Claims:
         return Markup('<data class="claim" value="{}" data-claim="{}">{}</data>').format(value, path, write(value))
 
 
-def unguarded_loss(claims: Claims, found: Comparison) -> str:
+def unguarded_loss(claims: Claims, found: "Comparison") -> str:
     """What Markdown and the terminal say of a loss that the rule does not look at."""
     path = f"comparisons.{found.metric.name}.{found.baseline}"
     candidate, baseline = (claims.text(f"{path}.{arm}_mean", written.share) for arm in ("candidate", "baseline"))

@@ -12,6 +12,7 @@ __all__ = [
     "byte_size",
     "count",
     "decimal",
+    "decimal_difference",
     "difference",
     "duration",
     "level",
@@ -93,6 +94,11 @@ def decimal(value: float) -> str:
     return f"{value:.4f}"
 
 
+def decimal_difference(value: float) -> str:
+    """A difference of two losses, to four decimals: 0.03124 is ``+0.0312``."""
+    return _signed(value, decimals=4)
+
+
 def duration(seconds: float) -> str:
     """A time with the unit that fits: ``84 ms``, ``3.2 s``, ``4 min 05 s``, ``2 h 10 min``."""
     if seconds < 0.9995:
@@ -143,7 +149,7 @@ def _scale(unit: str) -> float:
     return 100.0 if unit == "share" else 1.0
 
 
-def _signed(value: float) -> str:
+def _signed(value: float, decimals: int = 1) -> str:
     """With a sign, unless it is zero once rounded."""
-    text = f"{value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")

@@ -35,6 +35,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         },
         "gates": [_gate(gate) for gate in summary.verdict.gates],
         "unguarded_losses": [found.metric.name for found in summary.unguarded_losses],
+        "forgotten": [found.source for found in summary.forgotten],
         "examples": {"n": len(examples), "groups": len({example.group for example in examples})},
         "metrics": {
             metric.name: {

@@ -9,6 +9,13 @@ from whetstone.report import format as written
 from whetstone.report.claims import Claims, unguarded_loss
 from whetstone.report.machine import BASELINES, as_json
 from whetstone.report.summary import Change, Summary
+from whetstone.report.training import (
+    RETENTION_CAPTION,
+    forgotten_sentence,
+    retention_interval,
+    retention_paths,
+    settings_words,
+)
 from whetstone.run import WeightsRecord
 
 __all__ = ["render_markdown"]
@@ -41,6 +48,11 @@ def _verdict(summary: Summary, claims: Claims) -> str:
     rows += [
         ["**worse**", f"Outside the rule: {found.metric.title}", unguarded_loss(claims, found)]
         for found in summary.unguarded_losses
+    ]
+    paths = retention_paths(summary.manifest)
+    rows += [
+        ["**worse**", f"Outside the rule: {found.source}", forgotten_sentence(claims, paths[found.source])]
+        for found in summary.forgotten
     ]
     return (
         f"# {summary.verdict.outcome}: {summary.manifest.name}\n\n"
@@ -169,8 +181,26 @@ def _cost(summary: Summary, claims: Claims) -> str:
         ["Duration", claims.text("manifest.tuning.duration_s", written.duration)],
         ["Peak memory", claims.text("manifest.tuning.peak_memory_bytes", written.byte_size)],
     ]
-    curve = "![Loss by optimiser step](training.svg)" if summary.training else f"Training curve: {written.UNMEASURED}."
-    return f"## Speed, memory and training\n\n{_table(head, speed)}\n\n{_table(['Training', ''], training)}\n\n{curve}"
+    curve = "![Loss by optimiser step](training.svg)" if summary.losses else f"Training curve: {written.UNMEASURED}."
+    tables = [_table(head, speed), _table(["Training", ""], training)]
+    return "\n\n".join(["## Speed, memory and training", *tables, curve, *_retention(summary, claims)])
+
+
+def _retention(summary: Summary, claims: Claims) -> list[str]:
+    """What is left of what the base could do beside the task; nothing where the run did not measure it."""
+    rows = [
+        [
+            source,
+            claims.text(f"{path}.texts", written.count),
+            claims.text(f"{path}.nll_before", written.decimal),
+            claims.text(f"{path}.nll_after", written.decimal),
+            claims.text(f"{path}.difference", written.decimal_difference),
+            retention_interval(claims, path),
+        ]
+        for source, path in retention_paths(summary.manifest).items()
+    ]
+    head = ["Retention", "Texts", "Before", "After", "Difference", "Interval"]
+    return [RETENTION_CAPTION, _table(head, rows)] if rows else []
 
 
 def _manifest(summary: Summary) -> str:
@@ -181,6 +211,7 @@ def _manifest(summary: Summary) -> str:
         ["Run", f"{manifest.name}, begun {manifest.created_at}"],
         ["Code", f"Whetstone {manifest.whetstone_version}, commit {manifest.git_commit or written.UNMEASURED}"],
         ["Experiment", f"`{manifest.experiment_hash}`"],
+        *([["Training", settings]] if (settings := settings_words(manifest)) is not None else []),
         ["Base weights", _weights(manifest.base)],
         ["Tuned weights", _weights(tuned)],
         ["Data", ", ".join(f"{split} `{digest}`" for split, digest in data.items()) or written.UNMEASURED],

@@ -24,6 +24,7 @@ from whetstone.report.forest import forest_of
 from whetstone.report.machine import BASELINES, as_json
 from whetstone.report.palette import DARK, LIGHT
 from whetstone.report.summary import Summary
+from whetstone.report.training import RETENTION_CAPTION, retention_paths, settings_words
 
 __all__ = ["render_page"]
 
@@ -51,7 +52,10 @@ def render_page(summary: Summary) -> str:
         metrics=METRICS,
         primary=_primary(summary),
         report=report,
+        retention=retention_paths(summary.manifest),
+        retention_caption=RETENTION_CAPTION,
         script=Markup(script),
+        settings=settings_words(summary.manifest),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         training_table=[index for index, _ in enumerate(summary.training)],
         value=claims.value,

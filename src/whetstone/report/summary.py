@@ -1,8 +1,11 @@
 """Everything a report says, computed from the rows of a run and from nothing else.
 
+What only training could measure, its time and what it left of the base, is taken from the run's record.
+
 Renderers take a :class:`Summary` and add no number of their own, so a number is right in all of them or in none.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +18,7 @@ from whetstone.evaluate.metrics.catalogue import METRICS, metric
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
 from whetstone.files import read_jsonl
 from whetstone.report.difference import similarity
-from whetstone.run import Manifest, Run
+from whetstone.run import Manifest, RetentionRecord, Run
 from whetstone.stats.comparison import Comparison, compare_arms
 from whetstone.stats.paired import Interval, mean_interval
 from whetstone.verdict import Verdict, decide
@@ -82,7 +85,7 @@ class Summary:
     """What the report says.
 
     Attributes:
-        manifest: The run; without its tuning when the candidate was trained elsewhere.
+        manifest: The run; without what its training did when the candidate was trained elsewhere.
         verdict: The rule's outcome and its gates.
         arms: In the order of the design: copy-input, base, base-again, tuned; only those that were measured.
         comparisons: Tuned against base and copy-input, on every metric that has a better direction.
@@ -119,6 +122,21 @@ class Summary:
             if found.baseline == BASE and found.gain_high < 0 and found.metric.name not in guarded
         )
 
+    @property
+    def forgotten(self) -> tuple[RetentionRecord, ...]:
+        """Texts beside the task that the tuned weights predict worse than the base, beyond the interval."""
+        return tuple(found for found in self.manifest.retention if found.low is not None and found.low > 0)
+
+    @property
+    def losses(self) -> tuple[dict[str, float], ...]:
+        """The points of the training curve: a step with its ``loss``, or with its ``validation_loss``."""
+        return tuple(
+            {"step": row["step"], key: row[key]}
+            for row in self.training
+            for key in ("loss", "validation_loss")
+            if row.get(key) is not None and math.isfinite(row[key])
+        )
+
 
 def summarise(run: Run) -> Summary:
     """Computes the summary of a run from its folder.
@@ -129,8 +147,8 @@ def summarise(run: Run) -> Summary:
     manifest = run.manifest()
     foreign = _judged_other_weights(manifest)
     if foreign:
-        # The run's own steps and loss are not those of the weights that were judged.
-        manifest = manifest.model_copy(update={"tuning": None})
+        # The run's own steps and losses are not those of the weights that were judged.
+        manifest = manifest.model_copy(update={"tuning": None, "settings": None, "retention": ()})
     evidence = load_evidence(run.samples)
     confidence = manifest.experiment.judge.confidence
     fixed, broken = _changes(evidence)
@@ -148,8 +166,12 @@ def summarise(run: Run) -> Summary:
 
 
 def _judged_other_weights(manifest: Manifest) -> bool:
-    judgement, tuning = manifest.judgement, manifest.tuning
-    return judgement is not None and tuning is not None and judgement.candidate.sha256 != tuning.tuned.sha256
+    judgement, tuning, settings = manifest.judgement, manifest.tuning, manifest.settings
+    if judgement is None or tuning is None:
+        return False
+    # An adapter that was trained on a quantised base is another model on the whole one.
+    moved = settings is not None and settings.quantised and "bitsandbytes" not in judgement.packages
+    return moved or judgement.candidate.sha256 != tuning.tuned.sha256
 
 
 def _arm(evidence: Evidence, arm: str, confidence: float) -> ArmSummary:

@@ -19,6 +19,7 @@ from whetstone.report.claims import Claims, unguarded_loss
 from whetstone.report.difference import Piece
 from whetstone.report.machine import as_json
 from whetstone.report.summary import Summary
+from whetstone.report.training import forgotten_sentence, retention_paths, retention_words, settings_words
 
 __all__ = ["print_summary"]
 
@@ -61,6 +62,8 @@ def print_summary(console: Console, summary: Summary, report: Path | None = None
     level = claims.text("verdict.confidence", written.level)
     console.print(Text(f"rule {frozen}; intervals of {level}", style="dim"))
     console.print(_gates(summary, claims), "", _arms(claims, wide=console.width >= _WIDE), "", _flips(claims), sep="\n")
+    for about, said in _training(summary, claims):
+        console.print(Text.assemble((f"{about:<9} ", "bold"), written.printable(said)))
     for line in _changes(summary):
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
@@ -77,6 +80,11 @@ def _gates(summary: Summary, claims: Claims) -> Table:
         table.add_row(Text(gate.state, style=_STYLES[gate.state]), text)
     for found in summary.unguarded_losses:
         loss = Text.assemble((f"Outside the rule: {found.metric.title}: ", "bold"), unguarded_loss(claims, found))
+        table.add_row(Text("worse", style=_STYLES["failed"]), loss)
+    paths = retention_paths(summary.manifest)
+    for record in summary.forgotten:
+        said = forgotten_sentence(claims, paths[record.source])
+        loss = Text.assemble((f"Outside the rule: {record.source}: ", "bold"), said)
         table.add_row(Text("worse", style=_STYLES["failed"]), loss)
     return table
 
@@ -133,6 +141,14 @@ def _flips(claims: Claims) -> Text:
         f", right before and after {counts['both_right']}, wrong before and after {counts['both_wrong']}: "
         f"p {p} ({method}); noise floor {noise}",
     )
+
+
+def _training(summary: Summary, claims: Claims) -> list[tuple[str, str]]:
+    """What training used, what it left of the base, and what went otherwise than asked."""
+    settings = settings_words(summary.manifest)
+    lines = [] if settings is None else [("training", settings)]
+    lines += [("retention", retention_words(claims, path)) for path in retention_paths(summary.manifest).values()]
+    return [*lines, *(("note", note) for note in summary.manifest.notes)]
 
 
 def _changes(summary: Summary) -> list[Text]:

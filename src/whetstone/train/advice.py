@@ -1,9 +1,14 @@
 """What to change when training does not fit into memory: values that fit by the same estimate."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from whetstone.train.estimate import MemoryEstimate, Plan, estimate_memory
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedModel
+
+from whetstone.train.estimate import BatchShape, MemoryEstimate, Plan, estimate_memory
+from whetstone.train.settings import weights_dtype
 
 __all__ = ["Alternative", "alternatives"]
 
@@ -29,47 +34,86 @@ def alternatives(plan: Plan) -> list[Alternative]:
     """Settings that fit where a plan does not; each is estimated anew, and fits by that estimate.
 
     One thing is changed at a time, and as little as suffices: fewer rows at once (more of them are accumulated, so that
-    what is learned stays the same), bfloat16, shorter rows, LoRA in place of full training. Where none of them
-    suffices, they are changed together.
+    what is learned stays the same), activation checkpointing (which learns the same, too), bfloat16, shorter rows,
+    LoRA in place of full training, QLoRA in place of LoRA. Where none of them suffices, they are changed together.
 
     Returns:
         The mildest first; empty where even all together do not fit.
     """
-    half = replace(plan, dtype="bfloat16")
-    tune = plan.tune.model_copy(update={"method": "lora"}) if plan.tune.method == "full" else plan.tune
-    ways = [_smaller_batches(plan), [half], _shorter_rows(plan), [replace(plan, tune=tune)]]
-    found = [_first_fitting(plan, way) for way in ways if way != [plan]]
-    single = [alternative for alternative in found if alternative is not None]
+    changed = [[other] for change in _CHANGES if (other := change(plan)) is not None]
+    ways = [_smaller_batches(plan), *changed, _shorter_rows(plan)]
+    single = [found for way in ways if (found := _first_fitting(plan, way)) is not None]
     if single:
         return single
-    everything = replace(half, tune=tune)
+    everything = plan
+    for change in _CHANGES:
+        everything = change(everything) or everything
     batches = [everything, *_smaller_batches(everything)]
     together = _first_fitting(plan, [*batches, *_shorter_rows(batches[-1])])
     return [] if together is None else [together]
 
 
+def _checkpointed(plan: Plan) -> Plan | None:
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(plan.config), PreTrainedModel)
+    if plan.settings.activation_checkpointing or not architecture.supports_gradient_checkpointing:
+        return None
+    return replace(plan, settings=replace(plan.settings, activation_checkpointing=True))
+
+
+def _narrowed(plan: Plan) -> Plan | None:
+    if plan.settings.precision != "float32" or plan.device.type == "mps":
+        return None
+    dtype = weights_dtype(plan.tune, "bfloat16")
+    return replace(plan, settings=replace(plan.settings, precision="bfloat16", weights_dtype=dtype))
+
+
+def _adapted(plan: Plan) -> Plan | None:
+    return _with_method(plan, "lora") if plan.tune.method == "full" else None
+
+
+def _quantised(plan: Plan) -> Plan | None:
+    if plan.tune.method != "lora" or plan.device.type == "mps" or importlib.util.find_spec("bitsandbytes") is None:
+        return None
+    return _with_method(plan, "qlora")
+
+
+_CHANGES = _checkpointed, _narrowed, _adapted, _quantised
+"""Each gives the plan with one setting that takes less memory, or None where the plan has it or cannot have it."""
+
+
+def _with_method(plan: Plan, method: Literal["lora", "qlora"]) -> Plan:
+    tune = plan.tune.model_copy(update={"method": method})
+    dtype = weights_dtype(tune, plan.settings.precision)
+    return replace(plan, tune=tune, settings=replace(plan.settings, weights_dtype=dtype, quantised=method == "qlora"))
+
+
 def _smaller_batches(plan: Plan) -> list[Plan]:
     """The plan with ever fewer rows at once and as many in an optimiser step."""
-    rows = plan.tune.batch_size * plan.tune.accumulation
+    rows, batch = plan.tune.batch_size * plan.tune.accumulation, plan.batch
     sizes = [size for size in range(plan.tune.batch_size - 1, 0, -1) if rows % size == 0]
     return [
         replace(
             plan,
             tune=plan.tune.model_copy(update={"batch_size": size, "accumulation": rows // size}),
-            batch=replace(plan.batch, rows=min(size, plan.batch.rows)),
+            batch=BatchShape(batch.row_tokens[:size], batch.answer_tokens[:size]),
         )
         for size in sizes
     ]
 
 
 def _shorter_rows(plan: Plan) -> list[Plan]:
-    """The plan with ever shorter rows, by an eighth of their length; a row may consist of an answer alone."""
-    lengths = [plan.batch.tokens * part // _PARTS for part in range(_PARTS - 1, 0, -1)]
+    """The plan with ever shorter rows, by an eighth of the longest; a row may consist of an answer alone."""
+    batch = plan.batch
+    lengths = [batch.row_tokens[0] * part // _PARTS for part in range(_PARTS - 1, 0, -1)]
     return [
-        replace(plan, batch=replace(plan.batch, tokens=tokens, loss_columns=min(plan.batch.loss_columns, tokens)))
+        replace(plan, batch=BatchShape(_cut(batch.row_tokens, tokens), _cut(batch.answer_tokens, tokens)))
         for tokens in lengths
-        if tokens
+        if tokens > 1
     ]
+
+
+def _cut(lengths: Sequence[int], tokens: int) -> tuple[int, ...]:
+    return tuple(min(length, tokens) for length in lengths)
 
 
 def _first_fitting(plan: Plan, candidates: Sequence[Plan]) -> Alternative | None:
@@ -93,10 +137,12 @@ def _described(plan: Plan, changed: Plan, estimate: MemoryEstimate) -> str:
     settings = []
     if changed.tune.method != plan.tune.method:
         settings.append(f"tune.method: {changed.tune.method}")
-    if changed.dtype != plan.dtype:
-        settings.append(f"model.dtype: {changed.dtype}")
+    if changed.settings.activation_checkpointing != plan.settings.activation_checkpointing:
+        settings.append("tune.activation_checkpointing: true")
+    if changed.settings.precision != plan.settings.precision:
+        settings.append(f"tune.precision: {changed.settings.precision}")
     if changed.tune.batch_size != plan.tune.batch_size:
         settings.append(f"tune.batch_size: {changed.tune.batch_size}, tune.accumulation: {changed.tune.accumulation}")
-    if changed.batch.tokens != plan.batch.tokens:
-        settings.append(f"data.max_tokens: {changed.batch.tokens} and data.too_long: drop (or truncate)")
+    if changed.batch.row_tokens[0] != plan.batch.row_tokens[0]:
+        settings.append(f"data.max_tokens: {changed.batch.row_tokens[0]} and data.too_long: drop (or truncate)")
     return f"{', '.join(settings)} (needs {estimate.peak_bytes / 1e9:.2f} GB)"

@@ -69,8 +69,8 @@ class Row:
 
     @property
     def loss_tokens(self) -> int:
-        """How many tokens are learned."""
-        return len(self.input_ids) - self.prompt_tokens
+        """How many tokens are learned; the first of all has nothing before it."""
+        return len(self.input_ids) - max(1, self.prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from whetstone.train.audit import TokenView, as_served, audit, audit_rows, follo
 from whetstone.train.batch import RowLengths, measure_lengths
 from whetstone.train.estimate import MemoryEstimate, Plan, UnforeseeableError, estimate_memory, largest_batch
 from whetstone.train.lengths import PartLengths, answer_findings, length_findings, summarise_lengths
+from whetstone.train.settings import settle
 
 __all__ = ["Checked", "check", "view_rows"]
 
@@ -239,7 +240,8 @@ def _foresee_memory(
     batch = largest_batch(
         lengths["train"], lengths.get("replay"), tune, limit_tokens, replay.fraction if replay else 0.0
     )
-    plan = Plan(subject.config, tune, experiment.model.dtype, batch, choose_device(experiment.model.device))
+    device = choose_device(experiment.model.device)
+    plan = Plan(subject.config, tune, settle(experiment, device, subject.config), batch, device)
     try:
         memory = estimate_memory(plan)
     except UnforeseeableError as error:

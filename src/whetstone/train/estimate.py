@@ -2,9 +2,9 @@
 
 Notable: there is no formula per architecture. The model is built from its configuration with tensors that have a shape
 but no memory (PyTorch's FakeTensorMode), and one real forward and backward pass of our own loss runs over them on the
-largest batch of the run. Every storage that an operation makes and drops is followed, so the peak includes what
-autograd keeps, the float32 copies of the logits and the temporaries of the loss, whatever the release of transformers
-or PEFT computes.
+largest micro-batch of the run. Every storage that an operation makes and drops is followed, so the peak includes what
+autograd keeps, the buffers of the output head and the temporaries of the loss, whatever the release of transformers or
+PEFT computes.
 
 What a process holds on a CPU was measured against it (docs/benchmarks.md). For CUDA and MPS the same storages are
 summed up: computed, not measured. Their attention keeps other workspaces and their allocators have another waste.
@@ -12,9 +12,10 @@ summed up: computed, not measured. Their attention keeps other workspaces and th
 
 import logging
 import platform
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,19 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from accelerate.utils.operations import convert_outputs_to_fp32
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from whetstone.errors import UserError
-from whetstone.models.adapter import add_adapter
-from whetstone.train.batch import RowLengths
-from whetstone.train.loss import completion_loss
+from whetstone.train.batch import IGNORE, Row, RowLengths, collate, cut_padding
+from whetstone.train.lean_adapter import lean_adapters
+from whetstone.train.loss import completion_loss, trie_loss
+from whetstone.train.optimiser_memory import optimiser_bytes
+from whetstone.train.packing import CostModel, pack
+from whetstone.train.prepare import prepare
+from whetstone.train.settings import Settings
+from whetstone.train.stand_in import quantise_in_shape
 from whetstone.train.storages import StorageTracker
 from whetstone.tune_section import Tune
 
@@ -61,17 +66,20 @@ class UnforeseeableError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """The size of one batch.
+    """The lengths of the rows of one micro-batch, the longest first.
 
     Attributes:
-        rows: Sequences.
-        tokens: Columns, padding included.
-        loss_columns: Columns at which any row predicts a learned token; logits are computed there alone.
+        row_tokens: Of each row, prompt and answer.
+        answer_tokens: Of each row.
     """
 
-    rows: int
-    tokens: int
-    loss_columns: int
+    row_tokens: tuple[int, ...]
+    answer_tokens: tuple[int, ...]
+
+    def rows(self) -> list[Row]:
+        """Rows of such lengths; no memory hangs on what their tokens are."""
+        lengths = zip(self.row_tokens, self.answer_tokens, strict=True)
+        return [Row("", [0] * tokens, tokens - answer) for tokens, answer in lengths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +89,16 @@ class Plan:
     Attributes:
         config: The architecture.
         tune: How it is trained.
-        dtype: ``model.dtype`` of the experiment, ``float32`` or ``bfloat16``.
-        batch: The largest batch of the run.
+        settings: What of that the device can do (:func:`whetstone.train.settings.settle`).
+        batch: The largest micro-batch of the run.
         device: Where.
     """
 
-    config: PretrainedConfig
+    config: PreTrainedConfig
     tune: Tune
-    dtype: str
+    settings: Settings
     batch: BatchShape
     device: torch.device
-
-    @property
-    def weights_dtype(self) -> torch.dtype:
-        """Full training keeps float32 weights; bfloat16 is then the type of the products alone."""
-        return torch.bfloat16 if self.dtype == "bfloat16" and self.tune.method == "lora" else torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +111,9 @@ class MemoryEstimate:
         trainable_parameters: Those that change.
         weights_bytes: Parameters and buffers.
         gradients_bytes: Gradients that exist at the peak. Where it falls into the loss, there may be none yet.
-        optimiser_bytes: AdamW's two moments of each trainable parameter.
+        optimiser_bytes: What the optimiser keeps for each trainable parameter, such as AdamW's two moments.
         activations_bytes: What autograd keeps, and temporaries.
-        logits_bytes: Tensors of the logits' size: themselves, a float32 copy, their log-softmax, their gradient.
+        logits_bytes: Logits that are held at once: themselves, a float32 copy, their log-softmax, their gradient.
         allocator_bytes: Holes in the arena of the C library (CPU with glibc alone).
         runtime_bytes: The process itself on a CPU: interpreter, libraries, and all that it holds now. On a GPU 0: what
             its driver takes is gone from ``available_bytes`` already.
@@ -157,66 +160,60 @@ class MemoryEstimate:
 def largest_batch(
     task: RowLengths, replay: RowLengths | None, tune: Tune, limit_tokens: int, replay_fraction: float = 0.0
 ) -> BatchShape:
-    """The batch of the run that needs most memory, or a little more.
+    """The micro-batch of the run that needs most memory, or a little more.
 
-    Rows of a step are of similar length, so the worst batch is made of the longest rows. Its width is that of the
-    longest row, its loss columns are the most that rows which are neighbours in length have: the two need not come from
-    the same rows, so this is an upper bound. Replayed rows may be much longer; a batch has at most their share of a
-    step and one more, and the trainer computes the others as wide as they need to be. The result has as many tokens as
-    both together.
+    Rows of a step are of similar length, so the worst micro-batch is made of the longest rows. Its answers are the
+    longest of all; they need not belong to the longest rows, so this is an upper bound. Replayed rows may be much
+    longer; a micro-batch has at most their share of a step and one more, since the rows of a step are ordered by
+    length. What rows share is unknown from their lengths: here it is nothing.
 
     Args:
         task: Lengths of the rows of the task.
         replay: Lengths of the rows to replay.
-        tune: Says how many rows a batch has.
+        tune: Says how many rows a micro-batch has.
         limit_tokens: Longer rows are cut or left out.
         replay_fraction: The share of all loss tokens that is replayed.
     """
     size = tune.batch_size
-    replayed = 0
+    longest = [_longest(task, size, limit_tokens)]
     if replay is not None and len(replay.answer_tokens):
         per_task_row = replay_fraction / (1 - replay_fraction) * task.answer_tokens.mean() / replay.answer_tokens.mean()
         share = per_task_row / (1 + per_task_row)
         replayed = min(size, int(np.ceil(share * size * tune.accumulation)) + 1)
-    width, columns = _extent(task, max(1, size - replayed), limit_tokens)
-    if replay is None or replayed == 0:
-        return BatchShape(min(size, len(task.answer_tokens)), width, columns)
-    replay_width, replay_columns = _extent(replay, replayed, limit_tokens)
-    tokens = (size - replayed) * width + replayed * replay_width
-    learned = (size - replayed) * columns + replayed * replay_columns
-    return BatchShape(size, -(-tokens // size), -(-learned // size))
+        longest.append(_longest(replay, replayed, limit_tokens))
+    row_tokens, answer_tokens = (sorted(chain(*lengths), reverse=True) for lengths in zip(*longest, strict=True))
+    return BatchShape(tuple(row_tokens[:size]), tuple(answer_tokens[:size]))
 
 
-def _extent(lengths: RowLengths, size: int, limit_tokens: int) -> tuple[int, int]:
-    """Tokens of the longest row, and the most loss columns of ``size`` rows that are neighbours in length."""
+def _longest(lengths: RowLengths, count: int, limit_tokens: int) -> tuple[list[int], list[int]]:
+    """The tokens of the longest rows, and of the longest answers."""
     prompts = lengths.prompt_tokens.astype(np.int64)
     fitting = prompts < limit_tokens
     if not fitting.any():
-        return limit_tokens, limit_tokens
-    totals = np.minimum(prompts + lengths.answer_tokens, limit_tokens)[fitting]
-    longest_first = np.argsort(-totals, kind="stable")
-    starts = np.arange(0, len(totals), size)
-    # The first token of a sequence is predicted by nothing.
-    shortest_prompts = np.minimum.reduceat(np.maximum(prompts[fitting][longest_first], 1), starts)
-    widths = totals[longest_first][starts]
-    return int(widths[0]), max(1, int((widths - shortest_prompts).max()))
+        return [limit_tokens] * count, [limit_tokens] * count
+    totals = np.minimum(prompts + lengths.answer_tokens, limit_tokens)
+    tokens, answers = (np.sort(counts[fitting])[::-1][:count].tolist() for counts in (totals, totals - prompts))
+    return tokens, answers
 
 
 def estimate_memory(plan: Plan) -> MemoryEstimate:
     """Follows one training step of a plan without weights or data; seconds for some billions of parameters.
 
+    Layers that are compiled are followed as they are: the compiler keeps less.
+
     Raises:
-        UnforeseeableError: The architecture cannot be followed without data.
+        UnforeseeableError: The architecture cannot be followed without data, or TRL makes the batches.
         UserError: It is not a causal language model.
     """
+    if plan.tune.preferences:
+        raise UnforeseeableError(
+            f"tune.method: the memory that '{plan.tune.method}' takes is not foreseen, since its batches are made "
+            "while it trains; watch the first steps instead"
+        )
     # Its log would show the traceback of what is said in one line below.
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     try:
-        model, base = _without_memory(plan)
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            model.to_empty(device="cpu")
-            base.tie_weights()
-            tracker = _follow_step(model, plan)
+        subject, tracker = _follow(plan)
     except RuntimeError as error:
         # What depends on data, such as which expert a token goes to, or has no kernel on this device.
         reason = str(error).strip().splitlines()[0]
@@ -227,12 +224,11 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
     on_cpu = plan.device.type == "cpu"
     held = psutil.Process().memory_info().rss if on_cpu else 0
     runtime = held + _START_UP_BYTES if on_cpu else 0
-    parameters = list(model.parameters())
     peak = {kind: int(count) for kind, count in tracker.peak.items()}
     return MemoryEstimate(
         device=plan.device.type,
-        total_parameters=sum(parameter.numel() for parameter in parameters),
-        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        total_parameters=_count(subject.model.parameters()),
+        trainable_parameters=_count(subject.trainable),
         weights_bytes=peak["weights"],
         gradients_bytes=peak.get("gradients", 0),
         optimiser_bytes=peak["optimiser"],
@@ -240,59 +236,123 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
         logits_bytes=peak.get("logits", 0),
         allocator_bytes=peak.get("allocator", 0),
         runtime_bytes=runtime,
-        loading_bytes=runtime + _loading_bytes(plan, base) if on_cpu else 0,
+        loading_bytes=runtime + subject.loading_bytes if on_cpu else 0,
         held_bytes=held,
         available_bytes=available_bytes(plan.device),
     )
 
 
-def _without_memory(plan: Plan) -> tuple[nn.Module, PreTrainedModel]:
-    """The model as it will be trained, on the meta device, and the base model inside."""
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    """Of NF4 weights two are packed into a byte."""
+    return sum(weight.numel() * (2 if weight.dtype == torch.uint8 else 1) for weight in parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """A model without memory.
+
+    Attributes:
+        model: As it is trained.
+        causal: The causal language model in it, or itself.
+        loading_bytes: While its weights are read.
+    """
+
+    model: PreTrainedModel
+    causal: PreTrainedModel
+    loading_bytes: int
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """What changes."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+def _without_memory(plan: Plan) -> _Subject:
+    """The model as it will be trained, on the meta device."""
+    settings = plan.settings
+    # No kernel of FlashAttention follows tensors without data; as to memory, SDPA is like it.
+    attention = "eager" if settings.attention == "eager" else None
     with torch.device("meta"):
         try:
             # transformers writes the type into the configuration that it is given.
-            base = AutoModelForCausalLM.from_config(deepcopy(plan.config), dtype=plan.weights_dtype)
+            causal = AutoModelForCausalLM.from_config(
+                deepcopy(plan.config), dtype=settings.weights_dtype, attn_implementation=attention
+            )
         except ValueError as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"model.base: is not a causal language model that transformers knows ({reason})") from None
-        model = add_adapter(base, plan.tune) if plan.tune.method == "lora" else base
-    return model.train(), base
+        stored_bytes = _count(causal.parameters()) * (plan.config.dtype or settings.weights_dtype).itemsize
+        if settings.quantised:
+            quantise_in_shape(causal, settings.compute_dtype, double=settings.double_quantisation)
+        weights_bytes = sum(weight.nbytes for weight in chain(causal.parameters(), causal.buffers()))
+        as_stored = plan.config.dtype in (None, settings.weights_dtype) and not settings.quantised
+        model = prepare(causal, plan.tune, replace(settings, compile=False))
+    if not settings.compile:
+        lean_adapters(model)
+    # Weights as they are stored are mapped into memory; where they are used in another type, a copy lives beside them.
+    return _Subject(model, causal, stored_bytes if as_stored else stored_bytes + weights_bytes)
 
 
-def _follow_step(model: nn.Module, plan: Plan) -> StorageTracker:
+def _follow(plan: Plan) -> tuple[_Subject, StorageTracker]:
     """Runs forward, loss and backward over fake tensors, as the trainer would when the optimiser has its moments."""
-    batch, half = plan.batch, plan.dtype == "bfloat16"
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        return _follow_step(plan, _trie_step)
+    # Whatever an architecture says to a mask that it does not take: it is trained on padded rows.
+    except (ValueError, RuntimeError, TypeError, KeyError, IndexError, AttributeError):
+        return _follow_step(plan, _padded_step)
+
+
+_Step = tuple[Callable[[], torch.Tensor], int]
+"""What computes the loss, and the columns of a padded batch in which it is learned."""
+
+
+def _trie_step(subject: _Subject, batch: BatchShape) -> _Step:
+    tries = pack(batch.rows(), CostModel.of(subject.causal), share=False)
+    return lambda: trie_loss(subject.causal, tries, plain_head=_head_is_plain(subject.causal)), 0
+
+
+def _padded_step(subject: _Subject, batch: BatchShape) -> _Step:
+    parts = cut_padding(collate(batch.rows(), 0), batch.row_tokens)
+    largest = max(parts, key=lambda part: part["labels"].numel())
+    columns = int((largest["labels"][:, 1:] != IGNORE).any(dim=0).sum())
+    return lambda: completion_loss(subject.model, largest), columns
+
+
+def _follow_step(plan: Plan, make_step: Callable[[_Subject, BatchShape], _Step]) -> tuple[_Subject, StorageTracker]:
+    subject, settings = _without_memory(plan), plan.settings
+    compute_loss, columns = make_step(subject, plan.batch)
     waste = _ARENA_WASTE if plan.device.type == "cpu" and platform.libc_ver()[0] == "glibc" else 0.0
-    logits = batch.rows * batch.loss_columns * plan.config.get_text_config().vocab_size
-    tracker = StorageTracker(batch.loss_columns, logits, waste)
-    tracker.hold("weights", chain(model.parameters(), model.buffers()))
-    tracker.add("optimiser", 2 * sum(parameter.nbytes for parameter in trainable))
-    for parameter in trainable:
-        parameter.register_post_accumulate_grad_hook(tracker.name_gradient)  # type: ignore[no-untyped-call]
-        if plan.tune.accumulation > 1:
-            # The gradients of the micro-batches before live through this one.
-            parameter.grad = torch.empty_like(parameter)
-            tracker.hold("gradients", [parameter.grad])
-    if half:
-        # As accelerate does; the logits' float32 copy is then made inside the model.
-        model.forward = convert_outputs_to_fp32(model.forward)
-    shape = batch.rows, batch.tokens
-    with tracker:
-        zeros = torch.zeros(shape, dtype=torch.long)
-        inputs = {"input_ids": zeros, "attention_mask": torch.ones_like(zeros), "labels": torch.zeros_like(zeros)}
-        with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            loss = completion_loss(model, inputs)
-        loss.backward()  # type: ignore[no-untyped-call]
-    return tracker
+    tracker = StorageTracker(columns, plan.config.get_text_config().vocab_size, waste)
+    narrows = settings.precision != "float32" and subject.model.dtype == torch.float32
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        subject.model.to_empty(device="cpu")
+        subject.causal.tie_weights()
+        tracker.hold("weights", chain(subject.model.parameters(), subject.model.buffers()))
+        tracker.add("optimiser", optimiser_bytes(settings.optimiser, subject.model))
+        for parameter in subject.trainable:
+            parameter.register_post_accumulate_grad_hook(tracker.name_gradient)  # type: ignore[no-untyped-call]
+            if plan.tune.accumulation > 1:
+                # The gradients of the micro-batches before live through this one.
+                parameter.grad = torch.empty_like(parameter)
+                tracker.hold("gradients", [parameter.grad])
+        with tracker:
+            with torch.autocast("cpu", settings.compute_dtype) if narrows else nullcontext():
+                loss = compute_loss()
+            loss.backward()  # type: ignore[no-untyped-call]
+    return subject, tracker
 
 
-def _loading_bytes(plan: Plan, base: PreTrainedModel) -> int:
-    """Weights as they are stored are mapped into memory; where their type is another one, a copy lives beside them."""
-    count = sum(parameter.numel() for parameter in base.parameters())
-    stored: torch.dtype = plan.config.dtype or plan.weights_dtype
-    copies = {stored, plan.weights_dtype}
-    return sum(count * dtype.itemsize for dtype in copies)
+@torch.no_grad()
+def _head_is_plain(causal: PreTrainedModel) -> bool:
+    """Whether what the output head gives is what the model gives."""
+    head = causal.get_output_embeddings()
+    given: list[torch.Tensor] = []
+    watch = head.register_forward_hook(lambda module, inputs, output: given.append(output))
+    try:
+        logits = causal(input_ids=torch.zeros(1, 2, dtype=torch.long), use_cache=False).logits
+    finally:
+        watch.remove()
+    return type(head) is nn.Linear and logits is given[0]
 
 
 def available_bytes(device: torch.device) -> int:

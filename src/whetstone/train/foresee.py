@@ -6,12 +6,13 @@ from transformers import PreTrainedModel
 
 from whetstone.experiment import Experiment
 from whetstone.models.device import choose_device
-from whetstone.models.load import load_weights, locate
+from whetstone.models.load import load_config, load_weights, locate
 from whetstone.models.scratch import new_model
 from whetstone.train.check import Checked
+from whetstone.train.prepare import prepare
 from whetstone.train.probe import SpeedEstimate, probe_speed
 from whetstone.train.rows import rows_of_run
-from whetstone.train.tune import trainable
+from whetstone.train.settings import Settings, as_loaded, settle
 
 __all__ = ["measure_speed"]
 
@@ -28,23 +29,29 @@ def measure_speed(experiment: Experiment, checked: Checked, say: Callable[[str],
         UserError: The weights cannot be loaded.
     """
     say("loading the weights")
-    model = _model(experiment, checked)
+    model, settings = _load(experiment, checked)
     say("rendering the rows")
     order = rows_of_run(experiment, checked).order(experiment)
     say("training three steps, to be thrown away")
-    return probe_speed(
-        trainable(model, experiment.tune),
-        order,
-        experiment.tune,
-        bfloat16=experiment.model.dtype == "bfloat16",
-    )
+    return probe_speed(prepare(model, experiment.tune, settings), order, experiment.tune, settings)
 
 
-def _model(experiment: Experiment, checked: Checked) -> PreTrainedModel:
+def _load(experiment: Experiment, checked: Checked) -> tuple[PreTrainedModel, Settings]:
     section, device = experiment.model, choose_device(experiment.model.device)
     if section.scratch is not None:
-        return new_model(section.scratch, checked.template.tokenizer, experiment.tune.seed).to(device)
+        model = new_model(section.scratch, checked.template.tokenizer, experiment.tune.seed)
+        settings = settle(experiment, device, model.config)
+        model.set_attn_implementation(settings.attention)
+        return model.to(device), settings
     if section.base is None:
         raise AssertionError("an experiment has a base or a shape")
-    dtype = section.dtype if experiment.tune.method == "lora" else "float32"
-    return load_weights(locate(section.base), dtype=dtype, device=device)
+    folder = locate(section.base)
+    settings = settle(experiment, device, load_config(folder))
+    model = load_weights(
+        folder,
+        dtype=settings.weights_dtype,
+        device=device,
+        attention=settings.attention,
+        quantisation=settings.quantisation(device),
+    )
+    return model, as_loaded(settings, model)

@@ -44,12 +44,14 @@ class _Stream:
 
     Attributes:
         rows: The rows, by index.
+        example: The number of each row's example; the rows of one follow one another in ``rows``, and in every pass.
         loss_tokens: Of each of them.
         share: Of all loss tokens.
         seed: Of the orders.
     """
 
     rows: Indices
+    example: Indices
     loss_tokens: Indices
     share: float
     seed: tuple[int, int]
@@ -61,7 +63,11 @@ class _Stream:
 
     def one_pass(self, number: int) -> tuple[Indices, Floats]:
         """The rows of a pass in their order, and when each is due."""
-        order = np.random.default_rng((*self.seed, number)).permutation(len(self.rows))
+        turns = np.random.default_rng((*self.seed, number)).permutation(int(self.example[-1]) + 1)
+        # The inverse permutation, so that where every example has one row the order is the permutation itself.
+        rank = np.empty_like(turns)
+        rank[turns] = np.arange(len(turns))
+        order = np.argsort(rank[self.example], kind="stable")
         return self.rows[order], number * self.pass_tokens + _midpoints(self.loss_tokens[order]) / self.share
 
     def between(self, start: float, end: float) -> tuple[Indices, Floats]:
@@ -77,12 +83,25 @@ class _Stream:
         return whole * len(self.rows) + int((self.one_pass(whole)[1] < end).sum())
 
 
+def _numbered(rows: Sequence[Row]) -> Indices:
+    """The number of each row's example, counted in the order of the rows."""
+    names = [(row.example, row.origin) for row in rows]
+    begins = [place == 0 or name != names[place - 1] for place, name in enumerate(names)]
+    return np.cumsum(np.array(begins, dtype=np.int64)) - 1
+
+
+def _stream(rows: Indices, examples: Indices, tokens: Indices, share: float, seed: tuple[int, int]) -> _Stream:
+    """The stream of the rows of one origin."""
+    return _Stream(rows, np.unique(examples[rows], return_inverse=True)[1], tokens[rows], share, seed)
+
+
 class RowOrder:
     """Which rows every optimiser step learns, for ever.
 
     An epoch is one pass over the task rows, each exactly once. Replayed rows are drawn from passes of their own, which
     run on from epoch to epoch, so none is seen twice before all are seen once; they are put between the task rows such
-    that their share of the loss tokens is right all along, to within a row.
+    that their share of the loss tokens is right all along, to within a row. The rows of one example follow one another:
+    they have their prompt in common, and what rows of a step have in common is computed once.
 
     Then rows of similar length are brought together, so that little padding is computed: an epoch is cut into pools of
     50 steps, and within a pool the rows of one origin change places until those of a step are about equally long. Every
@@ -116,8 +135,10 @@ class RowOrder:
         self._replayed = np.array([row.origin == "replay" for row in rows], dtype=bool)
         self._surplus = tokens * (self._replayed - replay_fraction)
         task, replay = np.flatnonzero(~self._replayed), np.flatnonzero(self._replayed)
-        self._task = _Stream(task, tokens[task], 1 - replay_fraction, (seed, _TASK))
-        self._replay = _Stream(replay, tokens[replay], replay_fraction, (seed, _REPLAY)) if len(replay) else None
+        examples = _numbered(rows)
+        self._longest = np.maximum.reduceat(self._lengths, np.flatnonzero(np.diff(examples, prepend=-1)))[examples]
+        self._task = _stream(task, examples, tokens, 1 - replay_fraction, (seed, _TASK))
+        self._replay = _stream(replay, examples, tokens, replay_fraction, (seed, _REPLAY)) if len(replay) else None
 
     def steps(self, epochs: float) -> int:
         """Optimiser steps in which every task row is learned ``epochs`` times; replayed rows come on top."""
@@ -170,8 +191,8 @@ class RowOrder:
         grouped = np.empty_like(pool)
         for origin in (self._replayed, ~self._replayed):
             own = places.ravel()[origin[pool[places.ravel()]]]
-            grouped[own] = pool[own][np.argsort(self._lengths[pool[own]], kind="stable")]
-        within = np.argsort(self._lengths[grouped].reshape(-1, size), axis=1, kind="stable")
+            grouped[own] = pool[own][np.argsort(self._longest[pool[own]], kind="stable")]
+        within = np.argsort(self._longest[grouped].reshape(-1, size), axis=1, kind="stable")
         return self._alternating(np.take_along_axis(grouped.reshape(-1, size), within, axis=1)).ravel()
 
     def _alternating(self, steps: Indices) -> Indices:

@@ -13,7 +13,10 @@ from transformers import PreTrainedModel
 
 from whetstone.train.batch import Row
 from whetstone.train.order import RowOrder
-from whetstone.train.trainer import StepMetrics, fit
+from whetstone.train.recorder import StepMetrics
+from whetstone.train.session import Session
+from whetstone.train.settings import Settings
+from whetstone.train.trainer import fit
 from whetstone.tune_section import Tune
 
 __all__ = ["SpeedEstimate", "probe_speed"]
@@ -46,7 +49,7 @@ class SpeedEstimate:
 
 
 def probe_speed(
-    model: PreTrainedModel, order: RowOrder, tune: Tune, *, bfloat16: bool = False, steps: int = 3
+    model: PreTrainedModel, order: RowOrder, tune: Tune, settings: Settings, *, steps: int = 3
 ) -> SpeedEstimate:
     """Times optimiser steps of the real trainer on real rows, and extrapolates by tokens.
 
@@ -60,16 +63,16 @@ def probe_speed(
         model: As it would be trained.
         order: What would be learned, and when.
         tune: How.
-        bfloat16: Compute products in bfloat16.
+        settings: What the device can do.
         steps: Optimiser steps, two or more.
     """
     epoch = order.epoch(0)
     lengths = np.array([len(row.input_ids) for row in order.rows])
     mean = float(lengths[epoch].mean())
-    tokens, seconds = _time_steps(model, _rows_near(order, mean, steps), tune, bfloat16, steps)
+    tokens, seconds = _time_steps(model, _rows_near(order, mean, steps), _short(tune, steps), settings)
     if seconds < _ENOUGH_S:
         steps = min(_MOST_STEPS, 1 + ceil((steps - 1) * _ENOUGH_S / seconds))
-        tokens, seconds = _time_steps(model, _rows_near(order, mean, steps), tune, bfloat16, steps)
+        tokens, seconds = _time_steps(model, _rows_near(order, mean, steps), _short(tune, steps), settings)
     tokens_per_s = tokens / seconds
     epoch_tokens = int(lengths[epoch].sum())
     run_steps = tune.steps or order.steps(tune.epochs)
@@ -89,12 +92,17 @@ def _rows_near(order: RowOrder, mean_tokens: float, steps: int) -> RowOrder:
     return RowOrder(rows, order.step_rows, order.seed)
 
 
-def _time_steps(model: PreTrainedModel, order: RowOrder, tune: Tune, bfloat16: bool, steps: int) -> tuple[float, float]:
+def _short(tune: Tune, steps: int) -> Tune:
+    """A run of so few steps; a warm-up in steps would be longer than it."""
+    return tune.model_copy(update={"steps": steps, "warmup_steps": None, "warmup_ratio": 0.0})
+
+
+def _time_steps(model: PreTrainedModel, order: RowOrder, tune: Tune, settings: Settings) -> tuple[float, float]:
     """Tokens and seconds of all steps but the first."""
     seen: list[StepMetrics] = []
     with tempfile.TemporaryDirectory() as folder:
-        few = tune.model_copy(update={"steps": steps})
-        fit(model, order, [], few, Path(folder) / "metrics.jsonl", seen.append, bfloat16=bfloat16)
+        session = Session(Path(folder), settings, seen.append, lambda line: None, keeps_checkpoints=False)
+        fit(model, order, [], tune, session)
     seconds = [later.elapsed_s - earlier.elapsed_s for earlier, later in pairwise(seen)]
     tokens = sum(step.tokens_per_s * taken for step, taken in zip(seen[1:], seconds, strict=True))
     return tokens, sum(seconds)

@@ -27,21 +27,21 @@ class _Block:
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sums up the storages that live, from the operation that makes each until the last tensor on it is gone.
 
-    Under FakeTensorMode nothing is allocated. Two operations then need data that is not there: which columns of a batch
-    are learned is answered with their number, and a condition on values with no. Such conditions choose between factors
-    of rotary embeddings, not between shapes.
+    Under FakeTensorMode nothing is allocated. Two operations then need data that is not there: which columns of a
+    padded batch are learned is answered with their number, and a condition on values with no. Such conditions choose
+    between factors of rotary embeddings, not between shapes.
 
     Attributes:
         live: Bytes by kind now.
         peak: Bytes by kind when their sum was largest.
     """
 
-    def __init__(self, loss_columns: int, logits: int, arena_waste: float = 0.0) -> None:
+    def __init__(self, loss_columns: int, vocabulary: int, arena_waste: float = 0.0) -> None:
         """Starts with nothing.
 
         Args:
-            loss_columns: Columns of the batch at which an answer is predicted.
-            logits: Numbers in the logits of the batch; a tensor with as many is one of the logits' kind.
+            loss_columns: Columns of a padded batch at which an answer is predicted.
+            vocabulary: Words; a matrix whose rows are so long is of the logits' kind.
             arena_waste: Bytes in the holes of the C library's arena for each live byte in it. glibc gives blocks above
                 32 MiB pages of their own (mallopt(3), M_MMAP_THRESHOLD); they leave no holes.
         """
@@ -50,7 +50,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak: dict[Kind, float] = {}
         self._peak_bytes = 0.0
         self._loss_columns = loss_columns
-        self._logits = logits
+        self._vocabulary = vocabulary
         self._arena_waste = arena_waste
         self._blocks = WeakIdKeyDictionary()
 
@@ -94,7 +94,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _follow(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        block = _Block("logits" if tensor.numel() == self._logits else "activations", storage.nbytes())
+        scores = tensor.ndim > 1 and tensor.shape[-1] == self._vocabulary
+        block = _Block("logits" if scores else "activations", storage.nbytes())
         self._blocks[storage] = block
         self._count(block, +1)
         weakref.finalize(storage, self._count, block, -1)

@@ -1,278 +1,130 @@
-"""The transformers Trainer with our batches, our loss and our log; loop, optimiser and schedule are its own."""
+"""The transformers Trainer with our batches, our loss and our log; loop, optimiser and schedule are its own.
 
-import json
-import math
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+Notable: what the Trainer takes for a batch is a whole optimiser step. It is cut into micro-batches here, each is
+backpropagated before the next is computed, and the loss is divided by the loss tokens of the step: accumulation changes
+memory, never the result. A step for which memory does not suffice is begun again in smaller pieces.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import (
-    PreTrainedModel,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
-from transformers.trainer_callback import PrinterCallback
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedModel, TrainingArguments
 
-from whetstone.errors import UserError
-from whetstone.models.device import peak_memory_bytes
-from whetstone.train.batch import IGNORE, ORIGINS, Origin, Row, RowDataset, collate, cut_padding
-from whetstone.train.loss import completion_loss
+from whetstone.train.batch import ORIGINS, Row, RowDataset
+from whetstone.train.guard import FrozenAdapter, require_loss_tokens
+from whetstone.train.lean_adapter import lean_adapters
+from whetstone.train.loss import Loss
+from whetstone.train.micro import MicroBatches, is_out_of_memory
 from whetstone.train.order import RowOrder, RowSampler
+from whetstone.train.recorder import Counters
+from whetstone.train.session import Session
+from whetstone.train.supervise import Supervised, TrainingResult, probe_ids, supervise, training_options
 from whetstone.tune_section import Tune
 
-__all__ = ["Observer", "StepMetrics", "TrainingResult", "fit"]
-
-_LOG_POINTS = 100
-_VALIDATION_POINTS = 4
+__all__ = ["CompletionTrainer", "fit"]
 
 
-@dataclass(frozen=True, slots=True)
-class StepMetrics:
-    """One row of ``metrics.jsonl``.
-
-    Attributes:
-        step: Optimiser steps done, of ``steps``.
-        epoch: Passes over the task rows done.
-        loss: Mean cross-entropy per loss token since the last row.
-        tokens_per_s: Tokens that went through the model (padding not counted) per second since the last row.
-        loss_tokens: Tokens learned from so far.
-        loss_tokens_by_origin: How many of them came from rows of the task, and how many from replayed rows.
-        validation_loss: Mean cross-entropy per loss token of the validation rows, where it was measured.
-    """
-
-    step: int
-    steps: int
-    epoch: float
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens_per_s: float
-    loss_tokens: int
-    loss_tokens_by_origin: dict[Origin, int]
-    elapsed_s: float
-    memory_bytes: int
-    validation_loss: float | None
-
-
-Observer = Callable[[StepMetrics], None]
-"""Told of every logged step; the command line draws its progress bar from it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """What is left to say when training has ended."""
-
-    steps: int
-    loss_tokens: int
-    loss_tokens_by_origin: dict[Origin, int]
-    final_loss: float
-    duration_s: float
-
-
-class CompletionTrainer(Trainer):
+class CompletionTrainer(Supervised):
     """A Trainer whose loss is summed over tokens and divided by the loss tokens of the whole optimiser step."""
 
-    # The loss below is normalised over the accumulated batch, so the Trainer must not divide it again.
-    loss_is_scaled_for_ga = True
-
-    def __init__(self, order: RowOrder, **kwargs: Any) -> None:
-        super().__init__(train_dataset=RowDataset(order.rows), **kwargs)
-        self.order = order
-        # Asks the Trainer to count the labels of the whole optimiser step and to hand the number to compute_loss.
-        self.model_accepts_loss_kwargs = True
-        self.input_tokens = 0
+    def __init__(self, order: RowOrder, loss: Loss, micro: MicroBatches, **kwargs: Any) -> None:
+        super().__init__(train_dataset=RowDataset(order.rows), data_collator=list, **kwargs)
         present = {row.origin for row in order.rows}
-        self.loss_tokens: dict[Origin, int] = {origin: 0 for origin in ORIGINS if origin in present}
+        self.order = order
+        self.counters = Counters(loss_tokens={origin: 0 for origin in ORIGINS if origin in present})
+        self.loss = loss
+        self.micro = micro
+        self._examples: list[str] = []
+        self._step_loss = torch.zeros(())
 
     def _get_train_sampler(self, train_dataset: Dataset[Row] | None = None) -> Sampler[int]:
         """The order of the whole run; the Trainer has no sampler that mixes."""
         return RowSampler(self.order, self.args.max_steps)
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: what a trie saves would be counted, too."""
+        return 0
+
+    def training_step(
+        self, model: nn.Module, rows: list[Row], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
-        """This micro-batch's share of the mean loss of the optimiser step."""
-        learned = (inputs["labels"][:, 1:] != IGNORE).sum(dim=1)
-        # One transfer from the device for all that is counted.
-        counts = torch.stack((inputs["attention_mask"].sum(dim=1), learned, inputs["origins"]))
-        lengths, loss_tokens, origins = counts.tolist()
-        self.input_tokens += sum(lengths)
-        for origin, tokens in zip(origins, loss_tokens, strict=True):
-            self.loss_tokens[ORIGINS[origin]] += tokens
-        total = torch.stack([completion_loss(model, part) for part in cut_padding(inputs, lengths)]).sum()
-        return total / (sum(loss_tokens) if num_items_in_batch is None else num_items_in_batch)
-
-
-class _Recorder(TrainerCallback):
-    """Writes ``metrics.jsonl`` as training goes, measures validation loss, and tells the observer."""
-
-    def __init__(self, path: Path, validation: Sequence[Row], pad_id: int, batch_size: int, observer: Observer) -> None:
-        self._path = path
-        self._observer = observer
-        self._validation = validation
-        self._batches = DataLoader(RowDataset(validation), batch_size, collate_fn=partial(collate, pad_id=pad_id))
-        self._began = self._last = time.monotonic()
-        self._last_tokens = 0
-        self.trainer: CompletionTrainer | None = None
-        self.last: StepMetrics | None = None
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Logs the last step too, which the logging interval may miss."""
-        control.should_log = control.should_log or state.global_step == state.max_steps
-        return control
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        logs, trainer = kwargs["logs"], self.trainer
-        if trainer is None or "loss" not in logs:
-            return control
-        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["grad_norm"])):
-            raise UserError(
-                f"step {state.global_step}: loss {logs['loss']} and gradient norm {logs['grad_norm']}; lower "
-                "tune.learning_rate, or look for broken examples. Nothing was saved"
-            )
-        now = time.monotonic()
-        every = max(1, state.max_steps // _VALIDATION_POINTS)
-        measure = state.global_step % every < args.logging_steps or state.global_step == state.max_steps
-        self.last = StepMetrics(
-            step=state.global_step,
-            steps=state.max_steps,
-            epoch=trainer.order.epochs(state.global_step),
-            loss=float(logs["loss"]),
-            learning_rate=float(logs["learning_rate"]),
-            gradient_norm=float(logs["grad_norm"]),
-            tokens_per_s=(trainer.input_tokens - self._last_tokens) / (now - self._last),
-            loss_tokens=sum(trainer.loss_tokens.values()),
-            loss_tokens_by_origin=dict(trainer.loss_tokens),
-            elapsed_s=now - self._began,
-            memory_bytes=peak_memory_bytes(args.device),
-            validation_loss=self._validate(kwargs["model"], args.device) if measure and self._validation else None,
-        )
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(self.last)) + "\n")
-        self._observer(self.last)
-        self._last, self._last_tokens = time.monotonic(), trainer.input_tokens
-        return control
-
-    @torch.no_grad()
-    def _validate(self, model: nn.Module, device: torch.device) -> float:
-        model.eval()
-        total, count = 0.0, 0
-        for batch in self._batches:
-            total += completion_loss(model, {name: tensor.to(device) for name, tensor in batch.items()}).item()
-            count += int((batch["labels"] >= 0).sum())
+        """Leaves the gradient of a whole optimiser step in the parameters, and gives its mean loss."""
         model.train()
-        return total / count
+        self._examples = list(dict.fromkeys(row.example for row in rows))
+        require_loss_tokens(sum(row.loss_tokens for row in rows), self._examples, self.state.global_step + 1)
+        while True:
+            try:
+                self._step_loss, computed_tokens = self._learn(rows)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            model.zero_grad()
+            self.micro.halve(self.state.global_step + 1, rows)
+        self.counters.row_tokens += sum(len(row.input_ids) for row in rows)
+        self.counters.computed_tokens += computed_tokens
+        for row in rows:
+            self.counters.loss_tokens[row.origin] += row.loss_tokens
+        return self._step_loss
+
+    def _learn(self, rows: list[Row]) -> tuple[torch.Tensor, int]:
+        """The mean loss of a step, backpropagated, and how many tokens were computed for it."""
+        loss_tokens = sum(row.loss_tokens for row in rows)
+        total, computed_tokens = torch.zeros((), device=self.args.device), 0
+        for micro_batch in self.micro.cut(rows):
+            for part in self.loss.parts(micro_batch):
+                share = part.total / loss_tokens
+                self.accelerator.backward(share)
+                total += share.detach()
+                computed_tokens += part.computed_tokens
+        return total, computed_tokens
+
+    def step_summary(self) -> tuple[float, list[str]]:
+        """The mean loss of the step whose gradient is there, and the ids of its examples."""
+        return self._step_loss.item(), self._examples
 
 
 def fit(
-    model: PreTrainedModel,
-    order: RowOrder,
-    validation: Sequence[Row],
-    tune: Tune,
-    metrics_path: Path,
-    observer: Observer,
-    *,
-    bfloat16: bool = False,
+    model: PreTrainedModel, order: RowOrder, validation: Sequence[Row], tune: Tune, session: Session
 ) -> TrainingResult:
     """Trains the parameters of ``model`` that require a gradient, in place.
 
     Args:
-        model: On its device; wrapped by PEFT for LoRA.
+        model: On its device, prepared (:func:`whetstone.train.prepare.prepare`).
         order: What to learn, and when.
-        validation: What to measure the loss on, four times in a run.
+        validation: What to measure the loss on.
         tune: How.
-        metrics_path: Rows are appended here as they come.
-        observer: Told of every row.
-        bfloat16: Compute products in bfloat16 (autocast).
+        session: Where, and who is told.
 
     Raises:
-        UserError: Loss or gradient is not a finite number.
+        TrainingStopped: Training went wrong (a UserError; see :mod:`whetstone.train.guard`).
+        UserError: There is nothing to learn, the run is shorter than its warm-up, or a checkpoint cannot be used.
     """
-    steps = tune.steps or order.steps(tune.epochs)
-    pad_id = model.config.pad_token_id or 0
-    recorder = _Recorder(metrics_path, validation, pad_id, tune.batch_size, observer)
-    trainer = CompletionTrainer(
-        order,
-        model=model,
-        args=_arguments(model, tune, steps, bfloat16),
-        data_collator=partial(collate, pad_id=pad_id),
-        callbacks=[recorder],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    recorder.trainer = trainer
-    began = time.monotonic()
-    trainer.train()
-    last = recorder.last
-    if last is None:
-        raise AssertionError("the last step is always logged")
-    return TrainingResult(
-        steps=trainer.state.global_step,
-        loss_tokens=last.loss_tokens,
-        loss_tokens_by_origin=last.loss_tokens_by_origin,
-        final_loss=last.loss,
-        duration_s=time.monotonic() - began,
-    )
+    settings = session.settings
+    require_loss_tokens(sum(row.loss_tokens for row in order.rows), [row.example for row in order.rows])
+    if not settings.compile:
+        lean_adapters(model)
+    autocast = None if settings.precision == "float32" or model.dtype != torch.float32 else settings.compute_dtype
+    loss = Loss(model, order.rows, share_tokens=tune.share_tokens, compiled=settings.compile, autocast=autocast)
+    frozen = FrozenAdapter(model, probe_ids(order), tune.guard.frozen_steps)
+    micro = MicroBatches(tune.batch_size, session.say)
+    options = training_options(model, tune, tune.steps or order.steps(tune.epochs), session)
+    trainer = CompletionTrainer(order, loss, micro, model=model, args=TrainingArguments(**options))
+    measure = (lambda: _mean_loss(model, loss, validation, tune.batch_size)) if validation else None
+    result = supervise(trainer, frozen, measure, tune, session, {"micro": micro})
+    return replace(result, notes=(*loss.notes, *micro.notes, *result.notes))
 
 
-def _arguments(model: PreTrainedModel, tune: Tune, steps: int, bfloat16: bool) -> TrainingArguments:
-    arguments = TrainingArguments(
-        output_dir=tempfile.gettempdir(),
-        max_steps=steps,
-        per_device_train_batch_size=tune.batch_size,
-        gradient_accumulation_steps=tune.accumulation,
-        learning_rate=tune.learning_rate,
-        lr_scheduler_type=tune.schedule,
-        warmup_steps=warmup_steps(tune, steps),
-        weight_decay=tune.weight_decay,
-        max_grad_norm=tune.max_gradient_norm,
-        seed=tune.seed,
-        logging_steps=max(1, steps // _LOG_POINTS),
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        use_cpu=model.device.type == "cpu",
-        dataloader_pin_memory=model.device.type == "cuda",
-        bf16=bfloat16,
-        optim="adamw_torch_fused" if model.device.type in ("cuda", "cpu") else "adamw_torch",
-    )
-    # On several GPUs the Trainer would wrap the model in DataParallel, which multiplies the batch and splits columns.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
-
-
-def warmup_steps(tune: Tune, steps: int) -> int:
-    """Optimiser steps in which the learning rate rises.
-
-    Raises:
-        UserError: The run ends before its warm-up does, so it would never learn at the rate that it was given.
-    """
-    if tune.warmup_steps is None:
-        return round((0.1 if tune.warmup_ratio is None else tune.warmup_ratio) * steps)
-    if tune.warmup_steps >= steps:
-        raise UserError(
-            f"tune.warmup_steps: {tune.warmup_steps} steps of warm-up, but the run has {steps}; lower it, give "
-            "warmup_ratio instead, or train longer"
-        )
-    return tune.warmup_steps
+@torch.no_grad()
+def _mean_loss(model: PreTrainedModel, loss: Loss, rows: Sequence[Row], batch_size: int) -> float:
+    """The mean loss of a token of some rows; similar lengths together."""
+    model.eval()
+    ordered = sorted(rows, key=lambda row: len(row.input_ids))
+    batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    total = sum(part.total.item() for batch in batches for part in loss.parts(batch))
+    model.train()
+    return total / sum(row.loss_tokens for row in rows)

@@ -1,22 +1,21 @@
 """Is the answer right, and if the input was right already, was it left alone?"""
 
+from whetstone.data.answer import matches, normalise
 from whetstone.data.example import Example
-from whetstone.evaluate.metrics.metric import Metric, normalise
+from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import Sample
 
 __all__ = ["COPY_RATE", "EXACT_MATCH", "OVER_EDIT"]
 
 
 def _exact_match(example: Example, sample: Sample) -> float:
-    answer = normalise(sample.text)
-    return float(any(answer == normalise(reference) for reference in example.references))
+    return float(matches(sample.text, example.references))
 
 
 def _over_edit(example: Example, sample: Sample) -> float | None:
-    source = normalise(example.source)
-    if all(source != normalise(reference) for reference in example.references):
+    if not matches(example.source, example.references):
         return None
-    return float(normalise(sample.text) != source)
+    return float(normalise(sample.text) != normalise(example.source))
 
 
 def _copy_rate(example: Example, sample: Sample) -> float:

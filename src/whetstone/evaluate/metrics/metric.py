@@ -7,7 +7,7 @@ from typing import Literal
 from whetstone.data.example import Example
 from whetstone.evaluate.sample import Sample
 
-__all__ = ["Metric", "normalise"]
+__all__ = ["Metric"]
 
 Direction = Literal["higher", "lower", "neutral"]
 
@@ -31,8 +31,3 @@ class Metric:
     direction: Direction
     definition: str
     score: Callable[[Example, Sample], float | None]
-
-
-def normalise(text: str) -> str:
-    """Runs of white space become one space; nothing else is forgiven."""
-    return " ".join(text.split())

@@ -1,25 +1,23 @@
 """Does the answer have the shape of an answer: present, complete, and nothing around it?"""
 
+from whetstone.data.answer import has_extra_text, is_empty, is_too_short
 from whetstone.data.example import Example
-from whetstone.evaluate.metrics.metric import Metric, normalise
+from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import Sample
 
 __all__ = ["EMPTY", "EXTRA_TEXT", "LENGTH_WORDS", "TOO_SHORT", "TRUNCATED"]
 
 
 def _empty(_: Example, sample: Sample) -> float:
-    return float(not sample.text.strip())
+    return float(is_empty(sample.text))
 
 
 def _too_short(example: Example, sample: Sample) -> float:
-    shortest = min(len(reference.split()) for reference in example.references)
-    return float(2 * len(sample.text.split()) < shortest)
+    return float(is_too_short(sample.text, example.references))
 
 
 def _extra_text(example: Example, sample: Sample) -> float:
-    answer = normalise(sample.text)
-    references = [normalise(reference) for reference in example.references]
-    return float(answer not in references and any(reference in answer for reference in references))
+    return float(has_extra_text(sample.text, example.references))
 
 
 def _length_words(_: Example, sample: Sample) -> float:

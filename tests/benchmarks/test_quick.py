@@ -1,0 +1,56 @@
+"""Every benchmark runs with --quick --json, and ends with a line that holds its ratios."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def _run(name: str, *options: str) -> dict[str, Any]:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert result["quick"] is True
+    assert result["machine"]["packages"]["torch"]
+    return result
+
+
+def test_training_beside_trl() -> None:
+    result = _run("train_vs_trl", "--threads", "1")
+    ratios = result["ratios"]["four references"]
+    assert ratios["whet"] == 1.0
+    assert "TRL default" in ratios
+    assert all(ratio > 0 for ratio in ratios.values())
+    losses = [run["held_out_loss"] for run in result["rounds"]["four references"][0].values()]
+    # Random weights over 32,000 tokens begin at about ln 32,000 and have all learned something.
+    assert max(losses) < math.log(32_000) < 1.1 * min(losses)
+
+
+def test_pretraining_beside_a_plain_loop() -> None:
+    result = _run("scratch_vs_eager", "--threads", "1")
+    assert result["ratios"]["eager"] == 1.0
+    losses = {name: run["validation_loss"] for name, run in result["rounds"][0].items()}
+    assert losses["eager"] < math.log(2048)
+    # Everybody learns the same rows from the same weights.
+    assert all(abs(loss - losses["eager"]) < 0.05 for loss in losses.values())
+
+
+def test_memory_estimate() -> None:
+    ratios = _run("estimate_memory")["ratios"]
+    assert ratios
+    assert all(0.5 < ratio < 2 for ratio in ratios.values())
+
+
+def test_checks_find_what_was_planted() -> None:
+    result = _run("check_at_scale")
+    assert result["rows"] > 0
+    assert set(result["ratios"].values()) == {1.0}
