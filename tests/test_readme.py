@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, PhiConfig
 
 from whetstone.experiment import load_experiment
+from whetstone.models.load import BUILTIN_BASE, locate
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -17,8 +19,23 @@ COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.spl
 SMALLER = (
     (r"train: \d+, validation: \d+, test: \d+", "train: 64, validation: 4, test: 24"),
     (r"epochs: [\d.]+", "steps: 4"),
+    (r"train: 2000}", "train: 64}"),
     (r"max_new_tokens: \d+", "max_new_tokens: 16"),
+    (r"base: microsoft/phi-2", "base: ./tiny-phi"),
+    (r"base: EleutherAI/pythia-1.4b", "base: ./tiny-pythia"),
+    (r"validation: {every: \d+", "validation: {every: 2"),
 )
+
+
+def _make_tiny_models(folder: Path) -> None:
+    """Random models of the architectures that recipes name, since there is no hub here."""
+    demo = locate(BUILTIN_BASE)
+    tokenizer = AutoTokenizer.from_pretrained(demo)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
+    common = {**sizes, "num_attention_heads": 2, "eos_token_id": tokenizer.eos_token_id, "max_position_embeddings": 256}
+    for name, kind in (("tiny-phi", PhiConfig), ("tiny-pythia", GPTNeoXConfig)):
+        AutoModelForCausalLM.from_config(kind(**common)).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
 
 
 @pytest.mark.timeout(400)
@@ -28,6 +45,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
         "HOME": str(tmp_path),
         "OMP_NUM_THREADS": "1",
     }
+    _make_tiny_models(tmp_path)
     run = [command for command in COMMANDS if not command.startswith(("whet demo", "whet show demo"))]
     assert len(run) >= 8
     for command in run:

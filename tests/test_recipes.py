@@ -1,10 +1,13 @@
-"""Every recipe is trained: on a tiny model of its architecture, with a tokenizer and the chat template of its family."""
+"""Every recipe is trained, on a tiny model of its architecture; docs/tuning.md is held to what it says."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import BaseModel
 from rich.console import Console
 from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -21,7 +24,8 @@ from transformers import (
 )
 
 from whetstone.cli.live import live_training
-from whetstone.data_section import GrammarSource
+from whetstone.data.sources import read_parts
+from whetstone.data_section import Data, GrammarSource
 from whetstone.experiment import Experiment, load_experiment
 from whetstone.files import read_jsonl
 from whetstone.models.adapter import load_adapter
@@ -31,8 +35,11 @@ from whetstone.run import Run
 from whetstone.train.check import Checked, check
 from whetstone.train.settings import settle
 from whetstone.train.tune import load_base, tune
+from whetstone.tune_section import Tune
 
 TEMPLATES = Path(__file__).parent / "assets" / "chat_templates"
+DOCS = Path(__file__).parent.parent / "docs"
+TUNING = (DOCS / "tuning.md").read_text(encoding="utf-8")
 STEPS = 3
 
 
@@ -202,3 +209,67 @@ def test_a_recipe_asks_for_nothing_that_the_device_it_is_for_has_not(
     settings = settle(load_experiment(recipe_path(name)), device, FAMILIES[str(BASES[name])].config())
     assert settings.notes == ()
     assert settings.precision == ("float32" if device.type == "mps" else "bfloat16")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_loads_with_the_files_that_its_comments_propose(name: str, tmp_path: Path) -> None:
+    text = re.sub(r"^.*# a stand-in.*\n", "", recipe_path(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = re.sub(r"^( +)# (source:|  train: {|  test: {)", r"\1\2", text, flags=re.MULTILINE)
+    for file in re.findall(r"[\w/]+\.(?:jsonl|src|ref\d)", text):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("x\n", encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert str(tmp_path) in str(load_experiment(path).data.source)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TUNING, re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", blocks("yaml"))
+def test_the_experiments_of_the_page_load(snippet: str, tmp_path: Path) -> None:
+    for name in re.findall(r"\w+\.jsonl", snippet):
+        (tmp_path / name).write_text("{}\n")
+    data = "" if "data:" in snippet else "data: {source: {grammar: corrections}}\n"
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"model: {{base: builtin:demo-base}}\n{data}{snippet}")
+    assert load_experiment(path).name == "mine"
+
+
+@pytest.mark.parametrize("rows", blocks("json"))
+def test_the_rows_of_the_page_are_read(rows: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(rows)
+    (loaded,) = read_parts(Data(source=str(path)), str(path)).values()
+    assert len(loaded.examples) == rows.count("\n")
+    assert all(example.rejected or example.tests for example in loaded.examples)
+
+
+def test_the_table_of_keys_has_every_key_and_its_default() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \| (\S+) \| \S.* \|$", TUNING.partition("## All keys")[2], re.MULTILINE)
+    assert dict(rows) == dict(defaults(Tune()))
+
+
+def defaults(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The keys of a section, those of the sections in it with theirs, as the table writes their defaults."""
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        if isinstance(value, BaseModel):
+            yield from defaults(value, f"{prefix}{key}.")
+        elif isinstance(value, tuple):
+            yield prefix + key, f"[{', '.join(value)}]"
+        else:
+            names = {None: "none", 1e4: "1e4", 2e-4: "2e-4"}
+            yield prefix + key, names.get(value, str(value).lower())
+
+
+def test_the_table_of_recipes_has_them_all() -> None:
+    table = TUNING.partition("## Recipes")[2].partition("## ")[0]
+    named = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(.*?)`", row)]
+    assert sorted(named) == recipe_names()
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", TUNING))
+def test_the_links_of_the_page_lead_somewhere(target: str) -> None:
+    assert (DOCS / target).exists()

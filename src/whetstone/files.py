@@ -10,7 +10,16 @@ from typing import Any
 
 from whetstone.errors import UserError
 
-__all__ = ["atomic_folder", "read_json", "read_jsonl", "replacing", "write_atomic", "write_json", "write_jsonl"]
+__all__ = [
+    "atomic_folder",
+    "read_json",
+    "read_jsonl",
+    "replacing",
+    "write_atomic",
+    "write_json",
+    "write_jsonl",
+    "written_by_libraries",
+]
 
 
 @contextlib.contextmanager
@@ -62,6 +71,27 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not JSON ({error}); restore the file or delete the folder that holds it") from None
+
+
+@contextlib.contextmanager
+def written_by_libraries(path: Path, mend: str) -> Iterator[None]:
+    """Turns what libraries raise when the disk is full into one line; those written in Rust have no OSError for it.
+
+    Args:
+        path: What is being written.
+        mend: What to do then.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and "os error" not in str(error):
+            raise
+        raise UserError(f"{path}: cannot be written ({error}); {mend}") from error
 
 
 @contextlib.contextmanager

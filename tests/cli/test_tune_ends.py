@@ -29,6 +29,7 @@ from whetstone.models.load import BUILTIN_BASE, locate
 from whetstone.train import prepare, retention, trainer, tune
 from whetstone.train.batch import Row
 from whetstone.train.checkpoint import CheckpointStore, read_checkpoint
+from whetstone.train.guard import Guard
 from whetstone.train.loss import Loss, PartLoss
 from whetstone.train.trainer import CompletionTrainer
 
@@ -207,7 +208,7 @@ def test_a_loss_of_nan_names_step_examples_and_checkpoint_and_the_run_goes_on_fr
     seen: list[str] = []
 
     def poisoned(self: Loss, rows: Sequence[Row]) -> Iterator[PartLoss]:
-        seen[:] = [row.example for row in rows]
+        seen.extend(row.example for row in rows)
         for part in parts(self, rows):
             yield PartLoss(part.total * float("nan"), part.computed_tokens)
 
@@ -424,9 +425,7 @@ def damage(place: Workplace, *steps: int) -> None:
         path.write_bytes(path.read_bytes()[:-100])
 
 
-def test_a_truncated_checkpoint_is_skipped_for_the_one_before(
-    workplace: Workplace, undisturbed: Undisturbed
-) -> None:
+def test_a_truncated_checkpoint_is_skipped_for_the_one_before(workplace: Workplace, undisturbed: Undisturbed) -> None:
     assert interrupted(workplace).code == 143
     damage(workplace, 4)
     ended = workplace.tune("--resume")
@@ -517,9 +516,7 @@ def full_at(place: Workplace, disk: SmallDisk, free_bytes: int) -> Ended:
     return ended
 
 
-def goes_on_after_a_full_disk(
-    workplace: Workplace, undisturbed: Undisturbed, disk: SmallDisk, free_bytes: int
-) -> bool:
+def goes_on_after_a_full_disk(workplace: Workplace, undisturbed: Undisturbed, disk: SmallDisk, free_bytes: int) -> bool:
     """Whether the disk was full; what is left then is whole, and the run ends as it would have."""
     ended = full_at(workplace, disk, free_bytes)
     if ended.code == 0:
@@ -537,6 +534,31 @@ def goes_on_after_a_full_disk(
     return True
 
 
+@pytest.mark.parametrize("free_bytes", [0, 8_192, 65_536])
+def test_a_disk_that_is_full_when_the_adapter_is_written(
+    workplace: Workplace, undisturbed: Undisturbed, small_disk: SmallDisk, free_bytes: int
+) -> None:
+    """Its configuration, its weights or its tokenizer is what does not fit."""
+    save = tune._save
+
+    def crowded(*arguments: Any) -> Any:
+        small_disk.leave(free_bytes)
+        return save(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "_save", crowded)
+        ended = workplace.tune()
+    assert ended.code == 2, ended.said
+    assert "No space left on device" in ended.error
+    assert "--resume" in ended.error
+    assert not (workplace.run / "adapter").exists()
+    assert not list(workplace.run.rglob("*.partial"))
+    small_disk.ballast.unlink()
+    ended = workplace.tune("--resume")
+    assert ended.code == 0, ended.said
+    assert undisturbed.equals(workplace)
+
+
 @pytest.mark.parametrize("free_bytes", [0, 12_288])
 def test_a_disk_that_is_full_from_the_start(
     workplace: Workplace, undisturbed: Undisturbed, small_disk: SmallDisk, free_bytes: int
@@ -548,10 +570,31 @@ def test_a_disk_that_is_full_from_the_start(
 @pytest.mark.timeout(1800)
 def test_a_disk_that_fills_anywhere(workplace: Workplace, undisturbed: Undisturbed, small_disk: SmallDisk) -> None:
     """From the first byte of the run to the last."""
-    full = [
-        goes_on_after_a_full_disk(workplace, undisturbed, small_disk, pages * 4096) for pages in range(1, 200, 7)
-    ]
+    full = [goes_on_after_a_full_disk(workplace, undisturbed, small_disk, pages * 4096) for pages in range(1, 200, 7)]
     assert sum(full) > 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_disk_that_fills_anywhere_in_a_run_from_scratch(workplace: Workplace, small_disk: SmallDisk) -> None:
+    """Which writes the weights before training, and a whole model after it."""
+    workplace.write({"scratch": SHAPE}, method="scratch")
+    assert workplace.tune().code == 0
+    rows = workplace.metrics
+    weights = (workplace.run / "model" / "model.safetensors").read_bytes()
+    ends = []
+    for pages in range(1, 300, 9):
+        shutil.rmtree(workplace.run)
+        ended = full_at(workplace, small_disk, pages * 4096)
+        ends.append(ended.code)
+        assert ended.code in (0, 2), ended.said
+        if ended.code == 2:
+            assert "space" in ended.error
+            ended = workplace.tune("--resume")
+        assert ended.code == 0, ended.said
+        assert [row["loss"] for row in workplace.metrics] == [row["loss"] for row in rows]
+        assert (workplace.run / "model" / "model.safetensors").read_bytes() == weights
+    assert ends.count(2) > 10
 
 
 def test_checkpoints_keep_to_their_disk_budget_and_the_result_is_the_same(
@@ -597,14 +640,14 @@ def scripted(patch: pytest.MonkeyPatch, losses: Sequence[float]) -> None:
 
 
 def watch_weights(patch: pytest.MonkeyPatch) -> dict[int, dict[str, torch.Tensor]]:
-    """The weights of each step, as they are when its checkpoint would be saved."""
+    """The weights after each step but the last, as the next one finds them."""
     by_step: dict[int, dict[str, torch.Tensor]] = {}
-    step_end = CompletionTrainer._clip_grad_norm
+    clip = CompletionTrainer._clip_grad_norm
 
     def watched(self: CompletionTrainer, model: Any) -> Any:
         learned = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
         by_step[self.state.global_step] = learned
-        return step_end(self, model)
+        return clip(self, model)
 
     patch.setattr(CompletionTrainer, "_clip_grad_norm", watched)
     return by_step
@@ -633,6 +676,19 @@ def test_patience_ends_the_run_with_the_best_weights(workplace: Workplace) -> No
     assert any(
         "Stopped early" in note and "the lowest is 2.0000 at step 2" in note for note in workplace.manifest["notes"]
     )
+
+
+def test_the_best_weights_are_kept_though_the_training_loss_was_a_spike(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The validation loss knows better than the loss of one step."""
+    workplace.write(validation=EARLY, checkpoints={"every": 5, "keep": 1})
+    by_step = watch_weights(monkeypatch)
+    scripted(monkeypatch, [3.0, 2.0, 2.5, 2.4])
+    monkeypatch.setattr(Guard, "calm", property(lambda self: len(by_step) != 2))
+    ended = workplace.tune()
+    assert ended.code == 0, ended.said
+    assert same_weights(workplace, by_step[2])
 
 
 def test_early_stopping_is_the_same_after_an_interruption(workplace: Workplace) -> None:
@@ -678,7 +734,8 @@ def test_out_of_memory_goes_on_with_fewer_rows_at_once_and_says_so(workplace: Wo
             raise error
         return parts(self, rows)
 
-    workplace.write(batch_size=16, validation={"every": 3})
+    data = DATA | {"source": {"grammar": "corrections", "train": 24, "validation": 20, "test": 4}}
+    workplace.write(data=data, batch_size=16, validation={"every": 3})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loss, "parts", limited)
         ended = workplace.tune()

@@ -143,10 +143,11 @@ class Guard:
         kept = (
             "no checkpoint yet"
             if checkpoint is None
-            else f"the last good checkpoint is {checkpoint}, from where 'whet tune --resume' goes on"
+            else f"the last good checkpoint is {checkpoint} ('whet tune --resume' goes on with the same settings)"
         )
         raise TrainingStopped(
-            f"step {step}: {what}; {_named(examples)}; {kept}; lower tune.learning_rate, look at the examples, {mend}"
+            f"step {step}: {what}; {_named(examples)}; {kept}; lower tune.learning_rate or mend the examples and "
+            f"begin anew with --fresh, {mend}"
         )
 
 
@@ -229,8 +230,8 @@ class FrozenAdapter:
             "(tune.learning_rate, tune.schedule, tune.warmup_steps), or tune.targets names layers that the model's "
             "forward does not use"
             if self._hash_weights() == self._weights_hash
-            else "trained weights have changed, but do not bear on them: the adapter is disabled, or tune.targets "
-            "names layers that the model's forward does not use"
+            else "trained weights have changed, but too little to bear on them (tune.learning_rate), or the adapter is "
+            "disabled, or tune.targets names layers that the model's forward does not use"
         )
         raise TrainingStopped(f"step {step}: the logits are still, bit for bit, those before training; {cause}")
 

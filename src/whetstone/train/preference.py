@@ -34,8 +34,8 @@ from whetstone.train.order import RowOrder
 from whetstone.train.preference_trainers import DPO, GRPO, ORPO, DPOConfig, GRPOConfig, OnPairs, ORPOConfig, Pair
 from whetstone.train.rewards import Score, scores
 from whetstone.train.session import Session
-from whetstone.train.supervise import TrainingResult, probe_ids, supervise, training_options
-from whetstone.tune_section import Tune, Validation
+from whetstone.train.supervise import TrainingResult, probe_ids, supervise, training_options, unwatched
+from whetstone.tune_section import Tune
 
 __all__ = ["MadePreferences", "PreferenceRow", "fit_preferences", "make_preference_rows", "preference_trainer"]
 
@@ -220,7 +220,7 @@ def _length_notes(part: str, made: MadePreferences, tune: Tune) -> Iterator[str]
 
 def _unapplied(experiment: Experiment, watched: MadePreferences) -> Iterator[str]:
     """Settings other than the default that these methods have no use for."""
-    method, validation = experiment.tune.method, experiment.tune.validation
+    method = experiment.tune.method
     if experiment.data.replay is not None:
         yield f"data.replay is not applied: {method} learns from no single answers."
     if not watched.rows:
@@ -229,9 +229,7 @@ def _unapplied(experiment: Experiment, watched: MadePreferences) -> Iterator[str
             if method == "grpo"
             else "there are no validation pairs"
         )
-        for key in ("every", "patience", "keep"):
-            if getattr(validation, key) != Validation.model_fields[key].default:
-                yield f"tune.validation.{key} is not applied: {reason}."
+        yield from unwatched(experiment.tune, reason)
 
 
 def preference_trainer(

@@ -136,7 +136,12 @@ class Recorder(TrainerCallback):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, for JSON; to be asked between two steps."""
-        return {"step": self._step, "elapsed_s": time.monotonic() - self._began_s, "counters": asdict(self._counters)}
+        return {
+            "step": self._step,
+            "elapsed_s": time.monotonic() - self._began_s,
+            "counters": asdict(self._counters),
+            "last": None if self.last is None else asdict(self.last),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from a checkpoint: time and counters continue, later rows of the file are cut off.
@@ -146,6 +151,7 @@ class Recorder(TrainerCallback):
         """
         self._step = state["step"]
         self._began_s = time.monotonic() - state["elapsed_s"]
+        self.last = None if state["last"] is None else StepMetrics(**state["last"])
         self._counters.row_tokens = state["counters"]["row_tokens"]
         self._counters.computed_tokens = state["counters"]["computed_tokens"]
         # The trainer keeps hold of the dictionary, so it is filled and not replaced.

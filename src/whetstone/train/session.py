@@ -38,3 +38,8 @@ class Session:
     def metrics_path(self) -> Path:
         """One row for each logged step."""
         return self.folder / "metrics.jsonl"
+
+    @property
+    def watch_path(self) -> Path:
+        """One row for each sample answer."""
+        return self.folder / "watch.jsonl"

@@ -1,7 +1,6 @@
 """What every training has around its steps: guard, records, validation, checkpoints, and the way back to them."""
 
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,14 +23,14 @@ from whetstone.train.batch import Origin
 from whetstone.train.checkpoint import CheckpointStore
 from whetstone.train.guard import FrozenAdapter, Guard
 from whetstone.train.order import RowOrder
-from whetstone.train.recorder import Counters, Recorder
+from whetstone.train.recorder import Counters, Recorder, cut_after
 from whetstone.train.restart import Restart, Restartable, Resumable
 from whetstone.train.sensors import Sensors
 from whetstone.train.session import Session
 from whetstone.train.validation import ValidationLoss, load_best_weights
 from whetstone.tune_section import Tune
 
-__all__ = ["Supervised", "TrainingResult", "probe_ids", "supervise", "training_options", "warmup_steps"]
+__all__ = ["Supervised", "TrainingResult", "probe_ids", "supervise", "training_options", "unwatched", "warmup_steps"]
 
 _CHECKPOINTS = 10
 _PROBE_TOKENS = 64
@@ -80,17 +79,22 @@ class Supervised(Restartable):
 
 
 class _Guarding(TrainerCallback):  # type: ignore[misc]
-    """Looks after each step whether anything was learned; keeps broken weights out of checkpoints."""
+    """Looks after each step whether anything was learned; keeps broken weights out of checkpoints.
 
-    def __init__(self, guard: Guard, frozen: FrozenAdapter) -> None:
+    Weights of the lowest validation loss are not broken, whatever the training loss of their step.
+    """
+
+    def __init__(self, guard: Guard, frozen: FrozenAdapter, watched: ValidationLoss) -> None:
         self._guard = guard
         self._frozen = frozen
+        self._watched = watched
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         self._frozen.check(state.global_step, last=state.global_step == state.max_steps)
-        control.should_save = control.should_save and self._guard.calm
+        worth_keeping = self._guard.calm or self._watched.is_best(state.global_step)
+        control.should_save = control.should_save and worth_keeping
         return control
 
 
@@ -132,42 +136,54 @@ def supervise(
     )
     trainer.guard = guard
     # The order matters: what is measured is recorded, and what is broken is not saved.
-    for callback in (*([watched] if measure else []), recorder, *session.callbacks, _Guarding(guard, frozen)):
+    for callback in (*([watched] if measure else []), recorder, *session.callbacks, _Guarding(guard, frozen, watched)):
         trainer.add_callback(callback)
     own: dict[str, Resumable] = {"validation": watched, "recorder": recorder, "guard": guard, "frozen": frozen}
     trainer.restart = Restart(store, {**own, **(resumables or {})}, watched.at)
-    duration_s = _run(trainer, store, session)
+    _run(trainer, store, session)
     if measure and tune.validation.keep == "best":
         load_best_weights(trainer.model, store, watched)
     last = recorder.last
     if last is None:
-        raise UserError(f"{store.folder}: the newest checkpoint is of the last step; nothing is left to train")
+        raise AssertionError("the last step is always logged")
     return TrainingResult(
         steps=trainer.state.global_step,
         loss_tokens=last.loss_tokens,
         loss_tokens_by_origin=last.loss_tokens_by_origin,
         final_loss=last.loss,
-        duration_s=duration_s,
+        duration_s=last.elapsed_s,
         notes=(f"Stopped early: {watched.stopped}.",) if watched.stopped else (),
     )
+
+
+def unwatched(tune: Tune, reason: str) -> tuple[str, ...]:
+    """A note for each setting that has no use where no validation loss is measured."""
+    asked = (
+        ("every", tune.validation.every is not None),
+        ("patience", tune.validation.patience is not None),
+        ("keep: best", tune.validation.keep == "best"),
+    )
+    return tuple(f"tune.validation.{name} is not applied: {reason}." for name, wanted in asked if wanted)
 
 
 def _nothing_to_measure() -> float:
     raise AssertionError("a callback that was not added was called")
 
 
-def _run(trainer: Supervised, store: CheckpointStore, session: Session) -> float:
-    """Trains, and gives the seconds that it took."""
+def _run(trainer: Supervised, store: CheckpointStore, session: Session) -> None:
+    """Trains from where the session says; rows of steps that are still to come are taken away."""
     # On several GPUs the Trainer would wrap the model in DataParallel, which multiplies the batch and splits columns.
     trainer.args._n_gpu = min(trainer.args.n_gpu, 1)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     checkpoint = store.newest() if session.resume else None
-    if checkpoint is not None:
+    if checkpoint is None:
+        session.metrics_path.unlink(missing_ok=True)
+        session.watch_path.unlink(missing_ok=True)
+    else:
         session.say(f"going on after step {checkpoint.step}")
-    began_s = time.monotonic()
+        cut_after(session.watch_path, checkpoint.step)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
-    return time.monotonic() - began_s
 
 
 def probe_ids(order: RowOrder) -> list[int]:

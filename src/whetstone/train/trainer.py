@@ -22,7 +22,7 @@ from whetstone.train.micro import MicroBatches, is_out_of_memory
 from whetstone.train.order import RowOrder, RowSampler
 from whetstone.train.recorder import Counters
 from whetstone.train.session import Session
-from whetstone.train.supervise import Supervised, TrainingResult, probe_ids, supervise, training_options
+from whetstone.train.supervise import Supervised, TrainingResult, probe_ids, supervise, training_options, unwatched
 from whetstone.tune_section import Tune
 
 __all__ = ["CompletionTrainer", "fit"]
@@ -38,7 +38,7 @@ class CompletionTrainer(Supervised):
         self.counters = Counters(loss_tokens={origin: 0 for origin in ORIGINS if origin in present})
         self.loss = loss
         self.micro = micro
-        self._examples: list[str] = []
+        self._rows: list[Row] = []
         self._step_loss = torch.zeros(())
 
     def _get_train_sampler(self, train_dataset: Dataset[Row] | None = None) -> Sampler[int]:
@@ -54,8 +54,8 @@ class CompletionTrainer(Supervised):
     ) -> torch.Tensor:
         """Leaves the gradient of a whole optimiser step in the parameters, and gives its mean loss."""
         model.train()
-        self._examples = list(dict.fromkeys(row.example for row in rows))
-        require_loss_tokens(sum(row.loss_tokens for row in rows), self._examples, self.state.global_step + 1)
+        self._rows = rows
+        require_loss_tokens(sum(row.loss_tokens for row in rows), _names(rows), self.state.global_step + 1)
         while True:
             try:
                 self._step_loss, computed_tokens = self._learn(rows)
@@ -84,8 +84,18 @@ class CompletionTrainer(Supervised):
         return total, computed_tokens
 
     def step_summary(self) -> tuple[float, list[str]]:
-        """The mean loss of the step whose gradient is there, and the ids of its examples."""
-        return self._step_loss.item(), self._examples
+        """The mean loss of the step whose gradient is there, and the ids of its examples; culprits where it is NaN."""
+        if self._step_loss.isfinite():
+            return self._step_loss.item(), _names(self._rows)
+        with torch.no_grad():
+            losses = [torch.stack([part.total for part in self.loss.parts([row])]).sum() for row in self._rows]
+        culprits = [row for row, loss in zip(self._rows, losses, strict=True) if not loss.isfinite()]
+        return self._step_loss.item(), _names(culprits or self._rows)
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """The examples of rows, each once."""
+    return list(dict.fromkeys(row.example for row in rows))
 
 
 def fit(
@@ -105,7 +115,7 @@ def fit(
         UserError: There is nothing to learn, the run is shorter than its warm-up, or a checkpoint cannot be used.
     """
     settings = session.settings
-    require_loss_tokens(sum(row.loss_tokens for row in order.rows), [row.example for row in order.rows])
+    require_loss_tokens(sum(row.loss_tokens for row in order.rows), _names(order.rows))
     if not settings.compile:
         lean_adapters(model)
     autocast = None if settings.precision == "float32" or model.dtype != torch.float32 else settings.compute_dtype
@@ -114,9 +124,10 @@ def fit(
     micro = MicroBatches(tune.batch_size, session.say)
     options = training_options(model, tune, tune.steps or order.steps(tune.epochs), session)
     trainer = CompletionTrainer(order, loss, micro, model=model, args=TrainingArguments(**options))
-    measure = (lambda: _mean_loss(model, loss, validation, tune.batch_size)) if validation else None
+    measure = (lambda: _mean_loss(model, loss, validation, micro.rows)) if validation else None
     result = supervise(trainer, frozen, measure, tune, session, {"micro": micro})
-    return replace(result, notes=(*loss.notes, *micro.notes, *result.notes))
+    idle = () if validation else unwatched(tune, "there are no validation rows")
+    return replace(result, notes=(*idle, *loss.notes, *micro.notes, *result.notes))
 
 
 @torch.no_grad()

@@ -1,18 +1,18 @@
 """From an experiment to tuned weights in a run folder."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, TrainerCallback
 
 from whetstone.data.split import Splits
 from whetstone.errors import UserError
 from whetstone.experiment import Experiment
-from whetstone.files import atomic_folder, read_json, write_json
+from whetstone.files import atomic_folder, read_json, write_json, written_by_libraries
 from whetstone.models.device import choose_device, peak_memory_bytes
 from whetstone.models.fingerprint import record_weights
 from whetstone.models.load import LanguageModel, load_config, load_model, locate
@@ -20,6 +20,7 @@ from whetstone.models.scratch import save_scratch, scratch_texts
 from whetstone.run import DataRecord, Manifest, RetentionRecord, Run, SettingsRecord, Tuning, now
 from whetstone.section import stable_hash
 from whetstone.train.check import Checked
+from whetstone.train.micro import is_out_of_memory
 from whetstone.train.prepare import memory_cap, prepare
 from whetstone.train.recorder import StepMetrics
 from whetstone.train.retention import Retention, TextLosses, general_texts, measure_rows, measure_texts
@@ -98,9 +99,7 @@ def tune(
         settings=_settings_record(settings),
         notes=notes,
     )
-    if not resume:
-        run.metrics_path.unlink(missing_ok=True)
-    with memory_cap(experiment.tune.memory_fraction, base.model.device):
+    with memory_cap(experiment.tune.memory_fraction, base.model.device), _memory_said_plainly():
         model = prepare(base.model, experiment.tune, settings)
         say(_described(checked, rows, model))
         before = _losses(model, base, rows)
@@ -142,6 +141,20 @@ def _fit(
         else:
             result = fit(model, rows.order(experiment), rows.validation.rows, section, session)
         return replace(result, notes=(*result.notes, *trackers.notes))
+
+
+@contextmanager
+def _memory_said_plainly() -> Iterator[None]:
+    """What an allocator says outside the steps of training, where nothing can be halved."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            "out of memory beside the steps of training (loading the adapter, measuring losses); lower "
+            "tune.batch_size or data.max_tokens, or take a smaller base; 'whet tune --resume' goes on"
+        ) from error
 
 
 def _answering(run: Run, section: Tune, rows: RunRows, base: LanguageModel, view: View) -> Sequence[TrainerCallback]:
@@ -191,7 +204,8 @@ def _make_scratch(run: Run, experiment: Experiment, splits: Splits) -> None:
     """Makes the random weights of a scratch run, once, from the seed; they are kept in the run."""
     shape = experiment.model.scratch
     if shape is not None and not run.weights("base").exists():
-        with atomic_folder(run.weights("base")) as folder:
+        written = written_by_libraries(run.weights("base"), "free some space and tune again")
+        with written, atomic_folder(run.weights("base")) as folder:
             save_scratch(folder, shape, scratch_texts(splits.train), experiment.tune.seed)
 
 
@@ -247,15 +261,13 @@ def _save(
     run: Run, experiment: Experiment, model: PreTrainedModel, base: LanguageModel, result: TrainingResult
 ) -> Manifest:
     kind = "adapter" if experiment.tune.adapts else "model"
-    try:
-        with atomic_folder(run.weights(kind)) as folder:
-            model.save_pretrained(folder)
-            base.template.tokenizer.save_pretrained(folder)
-            # PEFT writes a model card of empty headings; run.json says what is known.
-            (folder / "README.md").unlink(missing_ok=True)
-            _order_lists(folder / "adapter_config.json")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{run.weights(kind)}: cannot be written ({error}); free some space and tune again") from None
+    mend = "free some space, then 'whet tune --resume'"
+    with written_by_libraries(run.weights(kind), mend), atomic_folder(run.weights(kind)) as folder:
+        model.save_pretrained(folder)
+        base.template.tokenizer.save_pretrained(folder)
+        # PEFT writes a model card of empty headings; run.json says what is known.
+        (folder / "README.md").unlink(missing_ok=True)
+        _order_lists(folder / "adapter_config.json")
     tuning = Tuning(
         finished_at=now(),
         duration_s=result.duration_s,
