@@ -54,8 +54,9 @@ PEERS = {
     "Trainer in whet's order, batch 16, bfloat16": Setting("transformers", 16, bfloat16=True, order="sequential"),
 }
 FASTEST = (
-    "TRL by length, batch 32, no checkpointing",
-    "Trainer by length, batch 16, bfloat16",
+    "TRL packing",
+    "Trainer by length, batch 16",
+    "Trainer by length, batch 32, bfloat16",
     "Trainer by length, batch 16, bfloat16, eager attention",
     "Trainer in whet's order, batch 16, bfloat16",
 )

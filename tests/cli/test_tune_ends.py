@@ -152,6 +152,9 @@ class Undisturbed:
         return workplace.digest() == self.digest
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Sums are rounded in one order, and two cores that are wanted by many are not waited for."""
@@ -254,7 +257,8 @@ def test_a_token_whose_embedding_is_nan_is_found_by_the_example_that_has_it(work
 
 
 @pytest.mark.parametrize(
-    ("model", "method"), [({"base": BUILTIN_BASE}, "lora"), ({"base": BUILTIN_BASE}, "full"), ({}, "scratch")]
+    ("model", "method"),
+    [({"base": BUILTIN_BASE}, "lora"), pytest.param({"base": BUILTIN_BASE}, "full", marks=SLOW), ({}, "scratch")],
 )
 def test_an_absurd_learning_rate_ends_within_a_few_steps(
     workplace: Workplace, model: dict[str, Any], method: str
@@ -315,7 +319,7 @@ def test_a_warm_up_longer_than_the_run_is_refused(workplace: Workplace) -> None:
 # Interruptions
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=SLOW)])
 def test_a_signal_ends_with_its_code_and_the_resumed_run_ends_with_the_same_adapter(
     workplace: Workplace, undisturbed: Undisturbed, number: signal.Signals, code: int
 ) -> None:
@@ -347,6 +351,7 @@ def test_an_interruption_before_the_first_checkpoint_leaves_no_rows_behind(
         shutil.rmtree(workplace.run)
 
 
+@SLOW
 def test_a_run_can_be_interrupted_again_and_again(workplace: Workplace, undisturbed: Undisturbed) -> None:
     for step, options in ((4, ()), (5, ("--resume",)), (8, ("--resume",))):
         with pytest.MonkeyPatch.context() as patch:
@@ -396,6 +401,7 @@ def test_resuming_is_refused_where_what_is_learned_has_changed_and_only_there(
     assert workplace.manifest["experiment"]["tune"]["checkpoints"]["every"] == 3
 
 
+@SLOW
 def test_fresh_begins_an_interrupted_run_anew(workplace: Workplace, undisturbed: Undisturbed) -> None:
     assert interrupted(workplace).code == 143
     ended = workplace.tune("--fresh")
@@ -448,6 +454,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_begins_at_its_start(
     assert undisturbed.equals(workplace)
 
 
+@SLOW
 def test_a_torn_row_of_metrics_is_cut_off(workplace: Workplace, undisturbed: Undisturbed) -> None:
     assert interrupted(workplace).code == 143
     with (workplace.run / "metrics.jsonl").open("a") as file:
@@ -534,7 +541,7 @@ def goes_on_after_a_full_disk(workplace: Workplace, undisturbed: Undisturbed, di
     return True
 
 
-@pytest.mark.parametrize("free_bytes", [0, 8_192, 65_536])
+@pytest.mark.parametrize("free_bytes", [pytest.param(0, marks=SLOW), pytest.param(8_192, marks=SLOW), 65_536])
 def test_a_disk_that_is_full_when_the_adapter_is_written(
     workplace: Workplace, undisturbed: Undisturbed, small_disk: SmallDisk, free_bytes: int
 ) -> None:
@@ -559,7 +566,7 @@ def test_a_disk_that_is_full_when_the_adapter_is_written(
     assert undisturbed.equals(workplace)
 
 
-@pytest.mark.parametrize("free_bytes", [0, 12_288])
+@pytest.mark.parametrize("free_bytes", [pytest.param(0, marks=SLOW), 12_288])
 def test_a_disk_that_is_full_from_the_start(
     workplace: Workplace, undisturbed: Undisturbed, small_disk: SmallDisk, free_bytes: int
 ) -> None:
@@ -620,6 +627,7 @@ def test_checkpoints_keep_to_their_disk_budget_and_the_result_is_the_same(
     assert workplace.digest() == undisturbed.digest
 
 
+@SLOW
 def test_a_disk_budget_too_small_for_two_is_said_and_keeps_the_newest_and_the_best(workplace: Workplace) -> None:
     workplace.write(checkpoints={"every": 1, "disk_gigabytes": 1e-5})
     with pytest.MonkeyPatch.context() as patch:
@@ -691,6 +699,7 @@ def test_the_best_weights_are_kept_though_the_training_loss_was_a_spike(
     assert same_weights(workplace, by_step[2])
 
 
+@SLOW
 def test_early_stopping_is_the_same_after_an_interruption(workplace: Workplace) -> None:
     """The best is before the interruption, and the patience runs out after it."""
     workplace.write(validation=EARLY, checkpoints={"every": 3, "keep": 1})
@@ -725,7 +734,10 @@ def test_a_validation_loss_that_is_never_finite_ends_in_one_line_where_the_best_
 # Memory
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+@pytest.mark.parametrize(
+    "error",
+    [pytest.param(torch.OutOfMemoryError("CUDA out of memory"), marks=SLOW), RuntimeError("can't allocate memory")],
+)
 def test_out_of_memory_goes_on_with_fewer_rows_at_once_and_says_so(workplace: Workplace, error: RuntimeError) -> None:
     parts = Loss.parts
 

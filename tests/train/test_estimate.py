@@ -310,6 +310,17 @@ def test_loading_counts_the_stored_type_beside_the_asked_one() -> None:
     assert loading("bfloat16") == pytest.approx(1.5 * weights, rel=0.01)
 
 
+def test_pages_of_the_weights_file_need_not_be_there() -> None:
+    large = config(dtype="float32", hidden_size=256, intermediate_size=1024)
+    row = estimate_memory(of(large, Tune(method="qlora"), equal_rows(1, 4, 2), "bfloat16"))
+    assert row.peak_bytes == row.loading_bytes > row.needed_bytes
+    assert row.mapped_bytes == pytest.approx(4 * (row.total_parameters - row.trainable_parameters))
+    assert row.needed_bytes == row.training_bytes
+    enough = replace(row, available_bytes=row.training_bytes - row.held_bytes)
+    assert enough.fits
+    assert not replace(enough, available_bytes=enough.available_bytes - 1).fits
+
+
 def test_what_cannot_be_followed_is_one_line() -> None:
     experts = config("mixtral", num_local_experts=2, num_key_value_heads=2)
     batch, full = equal_rows(2, 8, 4), Tune(method="full")
@@ -322,7 +333,7 @@ def test_what_cannot_be_followed_is_one_line() -> None:
 
 
 def parts(estimated: estimate.MemoryEstimate) -> int:
-    return estimated.peak_bytes - estimated.held_bytes
+    return estimated.needed_bytes - estimated.held_bytes
 
 
 @pytest.mark.parametrize(("method", "share"), [("lora", 0.5), ("full", 0.8)])

@@ -20,7 +20,7 @@ from whetstone.train.prepare import prepare
 from whetstone.train.recorder import StepMetrics
 from whetstone.train.session import Session
 from whetstone.train.trainer import fit
-from whetstone.tune_section import Checkpoints, Tune, Validation
+from whetstone.tune_section import Checkpoints, Method, Tune, Validation
 
 CPU = torch.device("cpu")
 STEPS = 12
@@ -71,7 +71,7 @@ def trained(
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_activation_checkpointing_learns_the_same(
-    tmp_path: Path, make_session: Any, method: str, dropout: float
+    tmp_path: Path, make_session: Any, method: Method, dropout: float
 ) -> None:
     """Also with dropout, whose masks have to be drawn alike when activations are computed again."""
     base = save_base(tmp_path / "base")
@@ -105,7 +105,7 @@ def test_activation_checkpointing_computes_activations_twice(
     assert counts == [1, 2]
 
 
-@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("double", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_qlora_trains_and_its_adapter_is_saved_and_loaded_again(
     tmp_path: Path, make_session: Any, double: bool
 ) -> None:
@@ -157,7 +157,7 @@ def test_qlora_goes_on_where_it_was_interrupted(tmp_path: Path, make_session: An
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_compiled_training_has_nearly_the_same_curve(tmp_path: Path, make_session: Any, method: str) -> None:
+def test_compiled_training_has_nearly_the_same_curve(tmp_path: Path, make_session: Any, method: Method) -> None:
     base = save_base(tmp_path / "base")
     tune = Tune(method=method, rank=4, steps=25, batch_size=8, learning_rate=5e-3)
     eager, curve = trained(base, tune, make_session(tmp_path))

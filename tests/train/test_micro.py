@@ -17,7 +17,7 @@ from whetstone.train.loss import Loss, PartLoss
 from whetstone.train.micro import MicroBatches, is_out_of_memory
 from whetstone.train.order import RowOrder
 from whetstone.train.trainer import fit
-from whetstone.tune_section import Tune
+from whetstone.tune_section import Method, Tune
 
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:125] DefaultCPUAllocator: can't allocate memory: you tried to")
@@ -103,10 +103,9 @@ def test_the_size_that_fitted_outlives_the_process() -> None:
     assert len(micro.notes) == 1
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("error", [CUDA, CPU])
+@pytest.mark.parametrize(("method", "error"), [("lora", CUDA), ("full", CPU)])
 def test_a_run_short_of_memory_learns_what_smaller_batches_learn(
-    tmp_path: Path, make_session: Any, monkeypatch: pytest.MonkeyPatch, method: str, error: RuntimeError
+    tmp_path: Path, make_session: Any, monkeypatch: pytest.MonkeyPatch, method: Method, error: RuntimeError
 ) -> None:
     tune = Tune(method=method, rank=4, steps=STEPS, batch_size=4, accumulation=4, learning_rate=1e-2)
     small = model(tune)

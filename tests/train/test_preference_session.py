@@ -343,7 +343,7 @@ def test_what_is_not_applied_is_noted(fit: Fit) -> None:
     assert [note.split(":")[0] for note in result.notes] == [
         "data.replay is not applied",
         "tune.validation.patience is not applied",
-        "tune.validation.keep is not applied",
+        "tune.validation.keep: best is not applied",
     ]
     result = fit(make_model(), "dpo", folder="dpo", validation={"every": 2}, steps=1)
     assert result.notes == ("tune.validation.every is not applied: there are no validation pairs.",)

@@ -145,4 +145,4 @@ def _described(plan: Plan, changed: Plan, estimate: MemoryEstimate) -> str:
         settings.append(f"tune.batch_size: {changed.tune.batch_size}, tune.accumulation: {changed.tune.accumulation}")
     if changed.batch.row_tokens[0] != plan.batch.row_tokens[0]:
         settings.append(f"data.max_tokens: {changed.batch.row_tokens[0]} and data.too_long: drop (or truncate)")
-    return f"{', '.join(settings)} (needs {estimate.peak_bytes / 1e9:.2f} GB)"
+    return f"{', '.join(settings)} (needs {estimate.needed_bytes / 1e9:.2f} GB)"

@@ -248,7 +248,7 @@ def _foresee_memory(
         return None, [Finding("memory", "note", 1, 1, f"{error}.", "Start with a small tune.batch_size.")]
     if memory.fits:
         return memory, []
-    needed, there = memory.peak_bytes, memory.held_bytes + memory.available_bytes
+    needed, there = memory.needed_bytes, memory.held_bytes + memory.available_bytes
     ways = tuple(way.text for way in alternatives(plan))
     return memory, [
         Finding(

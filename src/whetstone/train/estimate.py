@@ -53,9 +53,9 @@ _START_UP_BYTES = 40 * 2**20
 """What a training process holds on a CPU beside its tensors and the modules imported before: code that the first step
 loads, and scratch space of the matrix products. Measured with the demo's base, whose tensors are small."""
 
-_ARENA_WASTE = 0.7
+_ARENA_WASTE = 0.5
 """Bytes in the holes of glibc's arena for each live byte in it: an aligned block does not fit into the hole that one of
-its size has left. The median of 16 measured runs (0.4 to 1.8, docs/benchmarks.md)."""
+its size has left. The median of 16 measured runs (0.2 to 1.1, docs/benchmarks.md)."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -118,6 +118,7 @@ class MemoryEstimate:
         runtime_bytes: The process itself on a CPU: interpreter, libraries, and all that it holds now. On a GPU 0: what
             its driver takes is gone from ``available_bytes`` already.
         loading_bytes: The peak of loading, where weights are converted from the type that they are stored in.
+        mapped_bytes: How much of that are pages of the weights' file, which the system takes back when memory is short.
         held_bytes: How much of that the process holds already.
         available_bytes: What this machine can still give.
     """
@@ -133,6 +134,7 @@ class MemoryEstimate:
     allocator_bytes: int
     runtime_bytes: int
     loading_bytes: int
+    mapped_bytes: int
     held_bytes: int
     available_bytes: int
 
@@ -148,9 +150,14 @@ class MemoryEstimate:
         return max(self.training_bytes, self.loading_bytes)
 
     @property
+    def needed_bytes(self) -> int:
+        """The most that must be there at any time."""
+        return max(self.training_bytes, self.loading_bytes - self.mapped_bytes)
+
+    @property
     def fits(self) -> bool:
         """Whether this machine can give what the process does not hold yet."""
-        return self.peak_bytes - self.held_bytes <= self.available_bytes
+        return self.needed_bytes - self.held_bytes <= self.available_bytes
 
     def as_row(self) -> dict[str, Any]:
         """The JSON object that ``--json`` prints."""
@@ -236,7 +243,8 @@ def estimate_memory(plan: Plan) -> MemoryEstimate:
         logits_bytes=peak.get("logits", 0),
         allocator_bytes=peak.get("allocator", 0),
         runtime_bytes=runtime,
-        loading_bytes=runtime + subject.loading_bytes if on_cpu else 0,
+        loading_bytes=runtime + subject.stored_bytes + subject.copied_bytes if on_cpu else 0,
+        mapped_bytes=subject.stored_bytes if on_cpu else 0,
         held_bytes=held,
         available_bytes=available_bytes(plan.device),
     )
@@ -254,12 +262,14 @@ class _Subject:
     Attributes:
         model: As it is trained.
         causal: The causal language model in it, or itself.
-        loading_bytes: While its weights are read.
+        stored_bytes: Of the weights as they are stored, which are mapped into memory.
+        copied_bytes: Of the copy that is made of them where they are used in another type.
     """
 
     model: PreTrainedModel
     causal: PreTrainedModel
-    loading_bytes: int
+    stored_bytes: int
+    copied_bytes: int
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -289,8 +299,7 @@ def _without_memory(plan: Plan) -> _Subject:
         model = prepare(causal, plan.tune, replace(settings, compile=False))
     if not settings.compile:
         lean_adapters(model)
-    # Weights as they are stored are mapped into memory; where they are used in another type, a copy lives beside them.
-    return _Subject(model, causal, stored_bytes if as_stored else stored_bytes + weights_bytes)
+    return _Subject(model, causal, stored_bytes, 0 if as_stored else weights_bytes)
 
 
 def _follow(plan: Plan) -> tuple[_Subject, StorageTracker]:
