@@ -55,7 +55,7 @@ loads, and scratch space of the matrix products. Measured with the demo's base, 
 
 _ARENA_WASTE = 0.5
 """Bytes in the holes of glibc's arena for each live byte in it: an aligned block does not fit into the hole that one of
-its size has left. The median of 16 measured runs (0.2 to 1.1, docs/benchmarks.md)."""
+its size has left. The median of 15 measured runs (0.2 to 1.1, docs/benchmarks.md)."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 

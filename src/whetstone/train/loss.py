@@ -8,7 +8,7 @@ whether the output head is a plain product, so that its logits need not be held.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from whetstone.trie import TrieBatch, build_trie, pad_tries, shared_prefixes, so
 
 __all__ = ["Loss", "PartLoss", "completion_loss", "trie_loss"]
 
-_TRIAL_TOKENS = 1024
+_TRIAL_TOKENS = 128
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 """Relative difference of hidden states that is still rounding, by type; a wrong mask or position gives 0.1 to 2."""
@@ -204,9 +204,9 @@ class _Trial:
     def __init__(self, model: PreTrainedModel, rows: Sequence[Row], pad_id: int) -> None:
         self._model = model
         self._tolerance = _TOLERANCE[model.dtype]
-        by_length = sorted(rows, key=lambda row: len(row.input_ids))
-        longest = max((row for row in rows if len(row.input_ids) <= _TRIAL_TOKENS), default=by_length[0], key=_length)
-        self._rows = [*rows[:2], by_length[0], longest]
+        # The first two rows often share a prompt; the longest and the shortest show what padding does.
+        some = [*rows[:2], min(rows, key=_length), max(rows, key=_length)]
+        self._rows = [replace(row, input_ids=row.input_ids[:_TRIAL_TOKENS], prompt_tokens=0) for row in some]
         self._padded = {name: tensor.to(model.device) for name, tensor in collate(self._rows, pad_id).items()}
 
     def reason_against_tries(self) -> str | None:
