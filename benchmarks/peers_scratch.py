@@ -45,7 +45,7 @@ LossOf = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is switched on besides the plain loop; ``whet`` stands for Whetstone's trainer, without the rest.
+    """What is switched on besides the plain loop; ``whet`` stands for Whetstone's trainer, compiled or not.
 
     Attributes:
         fused: Fused AdamW.
@@ -142,6 +142,7 @@ def _whet(job: Job) -> dict[str, float]:
         schedule="constant_with_warmup",
         warmup_steps=0,
         seed=job.seed,
+        compile=job.setting.compile != "",
     )
     with tempfile.TemporaryDirectory() as weights:
         job.new_model().save_pretrained(weights)

@@ -37,6 +37,8 @@ CONTESTANTS = {
     EAGER: Setting(),
     "eager again": Setting(),
     WHET: Setting(whet=True),
+    "whet, compiled": Setting(whet=True, compile="layers"),
+    "whet, compiled, again": Setting(whet=True, compile="layers"),
     "fused AdamW": Setting(fused=True),
     "PyTorch's rms_norm": Setting(rms_norm=True),
     "loss in chunks": Setting(chunked_loss=True),

@@ -55,9 +55,10 @@ class Guard(Section):
     """When training stops because it has gone wrong."""
 
     spike: Annotated[float, Field(gt=1)] = 4.0
-    """A loss is a spike when it exceeds this many times the median of the last 20 steps."""
+    """A loss is a spike when it exceeds the median of the last 20 steps so many times, or by so many nats, whichever is
+    less, and 2 nats in any case."""
     spikes: Count = 3
-    """So many spikes in a row stop the run."""
+    """So many spikes in a row stop the run; more where spikes that pass are usual."""
     gradient_norm: Annotated[float, Field(gt=0)] = 1e4
     """A gradient norm (before clipping) above this stops the run."""
     frozen_steps: Count = 20

@@ -76,7 +76,7 @@ def trie_loss(model: PreTrainedModel, batch: TrieBatch, *, plain_head: bool, com
     """
     head = model.get_output_embeddings()
     if plain_head:
-        hidden = _hidden(model, batch).flatten(0, 1)[batch.predictors]
+        hidden = _hidden(model, batch).flatten(0, 1)[batch.predictors].to(_product_dtype(model, batch.input_ids))
         return (compiled_head_loss if compiled else head_loss)(hidden, head, batch)
     pick = head.register_forward_pre_hook(partial(_pick, batch.predictors))
     try:
@@ -119,9 +119,14 @@ def _inputs(model: PreTrainedModel, batch: TrieBatch) -> dict[str, Any]:
 
 def _additive(model: PreTrainedModel, attends: torch.Tensor) -> torch.Tensor:
     """The mask as a summand of attention scores, once for all layers."""
-    kind = attends.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+    dtype = _product_dtype(model, attends)
     return torch.zeros(attends.shape, dtype=dtype, device=attends.device).masked_fill_(~attends, float("-inf"))
+
+
+def _product_dtype(model: PreTrainedModel, beside: torch.Tensor) -> torch.dtype:
+    """The type that the model multiplies in, on the device of a tensor."""
+    kind = beside.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
 
 
 @dataclass(frozen=True, slots=True)
