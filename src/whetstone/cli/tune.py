@@ -69,10 +69,15 @@ def tune_run(run: "Run", experiment: "Experiment", *, fresh: bool, resume: bool)
     with working() as say:
         checked = check(experiment, say)
     print_findings(status, [finding for finding in checked.findings if finding.severity != "note"])
+
+    def tell(line: str) -> None:
+        # One line stays one line, and what a file is called is no markup.
+        status.print(line, soft_wrap=True, markup=False)
+
     with live_training(status) as view:
-        manifest = train(run, experiment, checked, view, status.print, fresh=fresh, resume=resume)
+        manifest = train(run, experiment, checked, view, tell, fresh=fresh, resume=resume)
     for note in manifest.notes:
-        status.print(f"note: {note}")
+        tell(f"note: {note}")
     if manifest.tuning is not None:
         done = manifest.tuning
         status.print(f"tuned in {done.duration_s:.0f} s: {done.steps} steps, final loss {done.final_loss:.3f}")
