@@ -14,7 +14,7 @@ from whetstone.errors import UserError
 from whetstone.models.adapter import add_adapter
 from whetstone.models.load import load_weights
 from whetstone.models.quantise import nf4
-from whetstone.train.prepare import memory_cap, prepare
+from whetstone.train.prepare import compiled_layers, memory_cap, prepare
 from whetstone.train.settings import Settings
 from whetstone.tune_section import Tune
 
@@ -101,20 +101,26 @@ def test_activation_checkpointing_changes_no_gradient(tune: Tune) -> None:
 
 
 @pytest.mark.parametrize("tune", [Tune(), Tune(method="full")])
-def test_compilation_takes_each_layer_and_nothing_else(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[tuple[nn.Module, dict[str, Any]]] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module, **options: compiled.append((module, options)))
+def test_compilation_takes_each_layer_and_nothing_else_and_ends(tune: Tune, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
     base = model()
     ready = prepared(tune, base, compile=True)
-    assert [module for module, _ in compiled] == list(base.model.layers)
-    assert all(not options for _, options in compiled)
+    with compiled_layers(ready, compiled=False):
+        assert not compiled
+    with compiled_layers(ready, compiled=True):
+        assert compiled == list(base.model.layers)
+        base.model.layers[0]._compiled_call_impl = print
+    assert base.model.layers[0]._compiled_call_impl is None
     assert ready.state_dict().keys() == prepared(tune).state_dict().keys()
 
 
 @pytest.mark.slow
 def test_compiled_layers_learn_the_same() -> None:
     expected = gradients(prepared(Tune()))
-    found = gradients(prepared(Tune(), compile=True, activation_checkpointing=True))
+    ready = prepared(Tune(), compile=True, activation_checkpointing=True)
+    with compiled_layers(ready, compiled=True):
+        found = gradients(ready)
     assert found.keys() == expected.keys()
     assert all(torch.allclose(found[name], tensor, atol=1e-6) for name, tensor in expected.items())
 

@@ -247,7 +247,9 @@ class FrozenAdapter:
         """Without dropout, and so without a draw from the random stream of training; ``(1, tokens, vocabulary)``."""
         training = self._model.training
         self._model.eval()
-        logits: torch.Tensor = self._model(input_ids=self._probe.to(self._model.device), use_cache=False).logits
+        # Compiled layers round otherwise, and the first look was at layers that were not.
+        with torch.compiler.set_stance("force_eager"):
+            logits: torch.Tensor = self._model(input_ids=self._probe.to(self._model.device), use_cache=False).logits
         self._model.train(training)
         return logits
 

@@ -50,7 +50,7 @@ def compiled_head_loss(hidden: torch.Tensor, head: nn.Linear, batch: TrieBatch) 
     return _compiled(hidden, head.weight, head.bias, *pairs)
 
 
-@torch.compile
+@torch.compile(dynamic=True)
 def _compiled(
     hidden: torch.Tensor,
     weight: torch.Tensor,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
@@ -16,7 +17,7 @@ from whetstone.models.adapter import add_adapter
 from whetstone.train.settings import Settings
 from whetstone.tune_section import Tune
 
-__all__ = ["memory_cap", "prepare"]
+__all__ = ["compiled_layers", "memory_cap", "prepare"]
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _MPS_DEFAULT_FRACTION = 1.7
@@ -39,15 +40,32 @@ def prepare(model: PreTrainedModel, tune: Tune, settings: Settings) -> PreTraine
     if settings.activation_checkpointing:
         # Reentrant checkpoints lose the gradients of adapters where a layer's input needs none.
         model.activation_checkpointing_enable({"use_reentrant": False})
-    if settings.compile:
-        for layer in _layers(model):
-            # The compiler turns to graphs for all lengths by itself when a second length comes; asked for them at once
-            # it takes minutes, and where all batches are of one length, as with text, they are slower.
-            layer.compile()
     return prepared.train()
 
 
-def _layers(model: PreTrainedModel) -> list[nn.Module]:
+@contextmanager
+def compiled_layers(model: nn.Module, *, compiled: bool) -> Iterator[None]:
+    """Lets the decoder layers of a model run compiled inside the block.
+
+    The compiler makes one graph for the first shape that it meets, and slower ones for all lengths when others come: so
+    nothing but training should run inside.
+
+    Args:
+        model: Bare or wrapped by PEFT.
+        compiled: Whether they should.
+    """
+    layers = _layers(model.get_base_model() if isinstance(model, PeftModel) else model) if compiled else []
+    for layer in layers:
+        layer.compile()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            # What Module.compile() sets; there is no public way back.
+            layer._compiled_call_impl = None
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
     """The decoder layers: of the classes that transformers never splits over devices, those that stand in a list."""
     names = set(model._no_split_modules or ())
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]

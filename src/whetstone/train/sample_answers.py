@@ -126,7 +126,8 @@ def _only_looking(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, with every module's own mode and the random streams put back at the end."""
     training = [module for module in model.modules() if module.training]
     devices = [parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"][:1]
-    with torch.random.fork_rng(devices):
+    # Every new length would be compiled, for one token.
+    with torch.random.fork_rng(devices), torch.compiler.set_stance("force_eager"):
         model.eval()
         try:
             yield

@@ -23,6 +23,7 @@ from whetstone.train.batch import Origin
 from whetstone.train.checkpoint import CheckpointStore
 from whetstone.train.guard import FrozenAdapter, Guard
 from whetstone.train.order import RowOrder
+from whetstone.train.prepare import compiled_layers
 from whetstone.train.recorder import Counters, Recorder, cut_after
 from whetstone.train.restart import Restart, Restartable, Resumable
 from whetstone.train.sensors import Sensors
@@ -183,7 +184,8 @@ def _run(trainer: Supervised, store: CheckpointStore, session: Session) -> None:
     else:
         session.say(f"going on after step {checkpoint.step}")
         cut_after(session.watch_path, checkpoint.step)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
+    with compiled_layers(trainer.model, compiled=session.settings.compile):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.folder))
 
 
 def probe_ids(order: RowOrder) -> list[int]:

@@ -136,6 +136,8 @@ def _mean_loss(model: PreTrainedModel, loss: Loss, rows: Sequence[Row], batch_si
     model.eval()
     ordered = sorted(rows, key=lambda row: len(row.input_ids))
     batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-    total = sum(part.total.item() for batch in batches for part in loss.parts(batch))
+    # Each new length would be compiled, for one pass.
+    with torch.compiler.set_stance("force_eager"):
+        total = sum(part.total.item() for batch in batches for part in loss.parts(batch))
     model.train()
     return total / sum(row.loss_tokens for row in rows)
