@@ -44,7 +44,7 @@ def prepare(model: PreTrainedModel, tune: Tune, settings: Settings) -> PreTraine
 
 
 @contextmanager
-def compiled_layers(model: nn.Module, *, compiled: bool) -> Iterator[None]:
+def compiled_layers(model: PreTrainedModel | PeftModel, *, compiled: bool) -> Iterator[None]:
     """Lets the decoder layers of a model run compiled inside the block.
 
     The compiler makes one graph for the first shape that it meets, and slower ones for all lengths when others come: so
@@ -54,7 +54,8 @@ def compiled_layers(model: nn.Module, *, compiled: bool) -> Iterator[None]:
         model: Bare or wrapped by PEFT.
         compiled: Whether they should.
     """
-    layers = _layers(model.get_base_model() if isinstance(model, PeftModel) else model) if compiled else []
+    base: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
+    layers = _layers(base) if compiled else []
     for layer in layers:
         layer.compile()
     try:
@@ -65,7 +66,7 @@ def compiled_layers(model: nn.Module, *, compiled: bool) -> Iterator[None]:
             layer._compiled_call_impl = None
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
+def _layers(model: PreTrainedModel) -> list[nn.Module]:
     """The decoder layers: of the classes that transformers never splits over devices, those that stand in a list."""
     names = set(model._no_split_modules or ())
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
