@@ -109,7 +109,20 @@ class SettingsRecord(Record):
 class RetentionRecord(Record):
     """What is left of what the base could do: the loss of texts that are not of the task, before and after.
 
-    Losses are in nats per token; ``low`` and ``high`` bound the 95% interval of the difference over texts.
+    Attributes:
+        source: What the texts are.
+        texts: How many.
+        tokens: How many tokens of them were predicted.
+        bytes: Of their text.
+        windowed: Texts that were longer than the model's context and were predicted in several windows.
+        nll_before: Nats per token over all tokens.
+        nll_after: Nats per token over all tokens.
+        bits_per_byte_before: Over all bytes.
+        bits_per_byte_after: Over all bytes.
+        difference: ``nll_after - nll_before``; above zero, something was forgotten.
+        standard_error: Of ``difference``, texts being drawn at random from their source; None for a single text.
+        low: Lower bound of the 95% interval of ``difference``; None for a single text.
+        high: Its upper bound.
     """
 
     source: str

@@ -280,8 +280,10 @@ def test_one_small_step_in_bfloat16_is_seen() -> None:
     """A long warm-up changes weights by little, and the logits of bfloat16 have eight bits."""
     model = adapted(llama().to(torch.bfloat16))
     frozen = FrozenAdapter(model, tuple(range(5, 37)), 2)
+    before = frozen.state()["logits"]
     list(train(model, 1e-5, 2))
     frozen.check(2)
+    assert FrozenAdapter(model, tuple(range(5, 37)), 2).state()["logits"] != before
 
 
 def test_a_target_that_the_forward_does_not_use_is_found_before_the_first_step() -> None:

@@ -143,8 +143,9 @@ def test_a_quantised_base_keeps_its_types_and_learns_without_autocast(tmp_path: 
 
 
 def test_no_fraction_is_no_cap() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     with memory_cap(None, CPU):
-        torch.empty(10)
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system enforces no limit")

@@ -17,7 +17,7 @@ from whetstone.errors import UserError
 from whetstone.files import read_jsonl
 from whetstone.models.scratch import train_tokenizer
 from whetstone.train.batch import IGNORE, Row
-from whetstone.train.retention import Retention, TextLosses, general_texts, measure_rows, measure_texts
+from whetstone.train.retention import TextLosses, compare_losses, general_texts, measure_rows, measure_texts
 
 CONTEXT = 32
 
@@ -124,7 +124,7 @@ def test_an_adapter_that_learned_nothing_forgets_nothing() -> None:
     base, drawn = tiny(), torch.get_rng_state()
     texts = general_texts()[:5]
     before = measure_texts(model, TOKENIZER, texts)
-    kept = Retention.between("general text", before, measure_texts(model, TOKENIZER, texts))
+    kept = compare_losses("general text", before, measure_texts(model, TOKENIZER, texts))
     assert (kept.difference, kept.standard_error, kept.low, kept.high) == (0, 0, 0, 0)
     assert before.nll == pytest.approx(measure_texts(base, TOKENIZER, texts).nll)
     assert model.training
@@ -134,7 +134,7 @@ def test_an_adapter_that_learned_nothing_forgets_nothing() -> None:
 def test_numbers_are_what_they_are_called() -> None:
     tokens, size = np.array([10, 30]), np.array([50, 110])
     before = TextLosses(np.array([20.0, 40.0]), tokens, size, windowed=1)
-    kept = Retention.between("general text", before, TextLosses(np.array([21.0, 47.0]), tokens, size, windowed=1))
+    kept = compare_losses("general text", before, TextLosses(np.array([21.0, 47.0]), tokens, size, windowed=1))
     assert (kept.texts, kept.tokens, kept.bytes, kept.windowed) == (2, 40, 160, 1)
     assert (kept.nll_before, kept.nll_after) == (60 / 40, 68 / 40)
     assert kept.difference == pytest.approx(8 / 40)
@@ -147,13 +147,13 @@ def test_numbers_are_what_they_are_called() -> None:
 
 def test_one_text_has_no_interval_and_none_is_refused() -> None:
     one = TextLosses(np.array([20.0]), np.array([10]), np.array([50]))
-    kept = Retention.between("general text", one, one)
+    kept = compare_losses("general text", one, one)
     assert (kept.difference, kept.standard_error, kept.low, kept.high) == (0, None, None, None)
     with pytest.raises(UserError, match="replay: retention has nothing to measure"):
         nothing = measure_texts(MODEL, TOKENIZER, [""])
-        Retention.between("replay", nothing, nothing)
+        compare_losses("replay", nothing, nothing)
     with pytest.raises(ValueError, match="same texts"):
-        Retention.between("x", one, TextLosses(np.array([20.0]), np.array([11]), np.array([50])))
+        compare_losses("x", one, TextLosses(np.array([20.0]), np.array([11]), np.array([50])))
 
 
 @pytest.mark.parametrize(("skewed", "least"), [(False, 0.94), (True, 0.91)])
@@ -166,7 +166,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(skewed: bool, l
         spread = random.exponential(1, 60) - 1 if skewed else random.normal(0, 1, 60)
         before = TextLosses(tokens.astype(np.float64), tokens, tokens * 4)
         after = TextLosses(before.nll + tokens * (truth + 0.1 * spread), tokens, before.bytes)
-        kept = Retention.between("x", before, after)
+        kept = compare_losses("x", before, after)
         assert kept.low is not None
         assert kept.high is not None
         covered += kept.low <= truth <= kept.high

@@ -193,8 +193,8 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
     return {
         "input_ids": torch.from_numpy(input_ids),
         "attention_mask": torch.from_numpy(attention_mask),
-        "labels": torch.from_numpy(labels),
         "origins": torch.tensor([ORIGINS.index(row.origin) for row in rows]),
+        "labels": torch.from_numpy(labels),
     }
 
 

@@ -6,13 +6,13 @@ from transformers import PreTrainedModel
 
 from whetstone.experiment import Experiment
 from whetstone.models.device import choose_device
-from whetstone.models.load import load_config, load_weights, locate
+from whetstone.models.load import locate
 from whetstone.models.scratch import new_model
 from whetstone.train.check import Checked
 from whetstone.train.prepare import prepare
 from whetstone.train.probe import SpeedEstimate, probe_speed
 from whetstone.train.rows import rows_of_run
-from whetstone.train.settings import Settings, as_loaded, settle
+from whetstone.train.settings import Settings, load_settled, settle
 
 __all__ = ["measure_speed"]
 
@@ -45,13 +45,4 @@ def _load(experiment: Experiment, checked: Checked) -> tuple[PreTrainedModel, Se
         return model.to(device), settings
     if section.base is None:
         raise AssertionError("an experiment has a base or a shape")
-    folder = locate(section.base)
-    settings = settle(experiment, device, load_config(folder))
-    model = load_weights(
-        folder,
-        dtype=settings.weights_dtype,
-        device=device,
-        attention=settings.attention,
-        quantisation=settings.quantisation(device),
-    )
-    return model, as_loaded(settings, model)
+    return load_settled(locate(section.base), experiment, device)

@@ -24,7 +24,7 @@ from whetstone.train.head import compiled_head_loss, head_loss
 from whetstone.train.packing import CostModel, pack
 from whetstone.trie import TrieBatch, build_trie, pad_tries, shared_prefixes, sorted_order
 
-__all__ = ["Loss", "PartLoss", "completion_loss", "trie_loss"]
+__all__ = ["Loss", "PartLoss", "completion_loss", "row_losses", "trie_loss"]
 
 _TRIAL_TOKENS = 128
 
@@ -33,7 +33,12 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 6e-2, to
 
 
 def completion_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Sum (not mean) of the cross-entropy over the labelled tokens of a padded batch.
+    """Sum (not mean) of the cross-entropy over the labelled tokens of a padded batch: :func:`row_losses`, summed."""
+    return row_losses(model, batch).sum()
+
+
+def row_losses(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Sum of the cross-entropy over the labelled tokens of each row of a padded batch.
 
     Prompts differ in length within a batch, so logits are computed at the columns where *any* row predicts an answer
     token; the vocabulary projection over the common part of the prompts is never computed.
@@ -43,7 +48,7 @@ def completion_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.T
         batch: ``input_ids``, ``attention_mask``, ``labels``, each ``(batch, tokens)``.
 
     Returns:
-        A scalar, in float32 or in the model's own type where that is wider.
+        ``(batch,)``, in float32 or in the model's own type where that is wider.
     """
     targets = batch["labels"][:, 1:]
     columns = (targets != IGNORE).any(dim=0).nonzero().squeeze(1)
@@ -54,9 +59,10 @@ def completion_loss(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.T
         use_cache=False,
     ).logits
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(
-        wide.flatten(0, 1), targets[:, columns].flatten(), ignore_index=IGNORE, reduction="sum"
+    losses = functional.cross_entropy(
+        wide.flatten(0, 1), targets[:, columns].flatten(), ignore_index=IGNORE, reduction="none"
     )
+    return losses.view(len(targets), -1).sum(dim=1)
 
 
 def trie_loss(model: PreTrainedModel, batch: TrieBatch, *, plain_head: bool, compiled: bool = False) -> torch.Tensor:

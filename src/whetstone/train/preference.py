@@ -28,7 +28,6 @@ from whetstone.experiment import Experiment
 from whetstone.train.batch import Row
 from whetstone.train.check import Checked
 from whetstone.train.guard import FrozenAdapter, TrainingStopped
-from whetstone.train.lean_adapter import lean_adapters
 from whetstone.train.micro import is_out_of_memory
 from whetstone.train.order import RowOrder
 from whetstone.train.preference_trainers import DPO, GRPO, ORPO, DPOConfig, GRPOConfig, OnPairs, ORPOConfig, Pair
@@ -175,8 +174,6 @@ def fit_preferences(model: PeftModel, experiment: Experiment, checked: Checked, 
         raise UserError("data.max_tokens: every training row is longer than allowed; raise it, or shorten the rows")
     with _base_restored(model.get_base_model()):
         trainer = preference_trainer(model, learned.rows, checked.template, tune, session)
-        if not session.settings.compile:
-            lean_adapters(model)
         try:
             pairs = _pairs(watched.rows)
             measure = partial(trainer.mean_loss, pairs) if isinstance(trainer, OnPairs) and pairs else None
@@ -324,7 +321,7 @@ def _arguments(model: PeftModel, tune: Tune, steps: int, session: Session, kind:
         "per_device_train_batch_size": tune.batch_size,
         "gradient_accumulation_steps": tune.accumulation,
         # TRL would compute in bfloat16 wherever float16 is not asked for.
-        "bf16": session.settings.precision == "bfloat16" and model.dtype == torch.float32,
+        "bf16": session.settings.autocast is torch.bfloat16,
         # The model is prepared; TRL switches checkpoints off for the reference, and on again with these settings.
         "gradient_checkpointing": False,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},

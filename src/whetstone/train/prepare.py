@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, set_seed
 
 from whetstone.errors import UserError
 from whetstone.models.adapter import add_adapter
+from whetstone.train.lean_adapter import lean_adapters
 from whetstone.train.settings import Settings
 from whetstone.tune_section import Tune
 
@@ -37,6 +38,9 @@ def prepare(model: PreTrainedModel, tune: Tune, settings: Settings) -> PreTraine
     """
     set_seed(tune.seed)
     prepared = add_adapter(model, tune) if tune.adapts else model
+    if not settings.compile:
+        # The compiler sees through PEFT's forward, and not through ours.
+        lean_adapters(prepared)
     if settings.activation_checkpointing:
         # Reentrant checkpoints lose the gradients of adapters where a layer's input needs none.
         model.activation_checkpointing_enable({"use_reentrant": False})

@@ -17,7 +17,7 @@ from whetstone.errors import UserError
 from whetstone.files import read_jsonl, write_jsonl
 from whetstone.models.device import peak_memory_bytes
 from whetstone.train.batch import Origin
-from whetstone.train.sensors import Sensors
+from whetstone.train.sensors import Reading, Sensors
 
 __all__ = ["Counters", "Observer", "Recorder", "StepMetrics", "append_row", "cut_after", "log_interval"]
 
@@ -40,8 +40,8 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class StepMetrics:
-    """One row of ``metrics.jsonl``; None is a sensor that the machine has not, or a loss that was not measured.
+class StepMetrics(Reading):
+    """One row of ``metrics.jsonl``, what the sensors say among it; None is a loss that was not measured.
 
     Attributes:
         step: Optimiser steps done, of ``steps``.
@@ -57,7 +57,6 @@ class StepMetrics:
         memory_bytes: The most memory used so far: of the GPU by torch on CUDA, of the process elsewhere.
         validation_loss: Mean cross-entropy per loss token of the validation rows, where it was measured.
         computed_tokens_per_s: Tokens that really went through the layers, per second as above.
-        cpu_percent: As all that follow, see :class:`whetstone.train.sensors.Reading`.
     """
 
     step: int
@@ -73,14 +72,6 @@ class StepMetrics:
     memory_bytes: int
     validation_loss: float | None
     computed_tokens_per_s: float | None = None
-    cpu_percent: float | None = None
-    system_cpu_percent: float | None = None
-    process_memory_bytes: int | None = None
-    gpu_percent: float | None = None
-    gpu_memory_bytes: int | None = None
-    cpu_temperature_c: float | None = None
-    gpu_temperature_c: float | None = None
-    gpu_power_w: float | None = None
 
     def as_row(self) -> dict[str, Any]:
         """The JSON row; JSON has no not-a-number, so such a value is null."""

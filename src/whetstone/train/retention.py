@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
-from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from whetstone.errors import UserError
 from whetstone.files import read_jsonl
 from whetstone.models.load import context_tokens
+from whetstone.run import RetentionRecord
 from whetstone.train.batch import IGNORE, Row, collate
+from whetstone.train.loss import row_losses
 
-__all__ = ["Retention", "TextLosses", "general_texts", "measure_rows", "measure_texts"]
+__all__ = ["TextLosses", "compare_losses", "general_texts", "measure_rows", "measure_texts"]
 
 _LEVEL = 0.95
 _BATCH_TOKENS = 2048
@@ -58,74 +58,39 @@ class TextLosses:
         return float(self.nll.sum() / math.log(2) / self.bytes.sum())
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """The loss of one source before and after tuning, on the same texts.
+def compare_losses(source: str, before: TextLosses, after: TextLosses) -> RetentionRecord:
+    """Compares two measurements of the same texts.
 
-    Attributes:
-        source: What the texts are.
-        texts: How many.
-        tokens: How many tokens of them were predicted.
-        bytes: Of their text.
-        windowed: Texts that were longer than the model's context and were predicted in several windows.
-        nll_before: Nats per token over all tokens.
-        nll_after: Nats per token over all tokens.
-        bits_per_byte_before: Over all bytes.
-        bits_per_byte_after: Over all bytes.
-        difference: ``nll_after - nll_before``; above zero, something was forgotten.
-        standard_error: Of ``difference``, texts being drawn at random from their source; None for a single text.
-        low: Lower bound of the 95% interval of ``difference``; None for a single text.
-        high: Its upper bound.
+    The difference is a ratio: the summed change of the texts over their summed tokens. Its standard error is that
+    of a ratio of paired sums (Cochran 1977, Sampling Techniques, eq. 6.13), the texts being the units; the interval
+    is Student's with one degree of freedom fewer than texts.
+
+    Raises:
+        UserError: There is no token or no byte to measure.
     """
-
-    source: str
-    texts: int
-    tokens: int
-    bytes: int
-    windowed: int
-    nll_before: float
-    nll_after: float
-    bits_per_byte_before: float
-    bits_per_byte_after: float
-    difference: float
-    standard_error: float | None
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def between(cls, source: str, before: TextLosses, after: TextLosses) -> Self:
-        """Compares two measurements of the same texts.
-
-        The difference is a ratio: the summed change of the texts over their summed tokens. Its standard error is that
-        of a ratio of paired sums (Cochran 1977, Sampling Techniques, eq. 6.13), the texts being the units; the interval
-        is Student's with one degree of freedom fewer than texts.
-
-        Raises:
-            UserError: There is no token or no byte to measure.
-        """
-        tokens, length = int(before.tokens.sum()), int(before.bytes.sum())
-        if not np.array_equal(before.tokens, after.tokens):
-            raise ValueError("before and after are not of the same texts")
-        if not tokens or not length:
-            raise UserError(f"{source}: retention has nothing to measure; give it texts that are not empty")
-        difference = float((after.nll - before.nll).sum() / tokens)
-        error = _ratio_standard_error(after.nll - before.nll, before.tokens)
-        spread = None if error is None else error * float(stats.t.ppf((1 + _LEVEL) / 2, len(before.tokens) - 1))
-        return cls(
-            source=source,
-            texts=len(before.tokens),
-            tokens=tokens,
-            bytes=length,
-            windowed=before.windowed,
-            nll_before=before.nll_per_token,
-            nll_after=after.nll_per_token,
-            bits_per_byte_before=before.bits_per_byte,
-            bits_per_byte_after=after.bits_per_byte,
-            difference=difference,
-            standard_error=error,
-            low=None if spread is None else difference - spread,
-            high=None if spread is None else difference + spread,
-        )
+    tokens, length = int(before.tokens.sum()), int(before.bytes.sum())
+    if not np.array_equal(before.tokens, after.tokens):
+        raise ValueError("before and after are not of the same texts")
+    if not tokens or not length:
+        raise UserError(f"{source}: retention has nothing to measure; give it texts that are not empty")
+    difference = float((after.nll - before.nll).sum() / tokens)
+    error = _ratio_standard_error(after.nll - before.nll, before.tokens)
+    spread = None if error is None else error * float(stats.t.ppf((1 + _LEVEL) / 2, len(before.tokens) - 1))
+    return RetentionRecord(
+        source=source,
+        texts=len(before.tokens),
+        tokens=tokens,
+        bytes=length,
+        windowed=before.windowed,
+        nll_before=before.nll_per_token,
+        nll_after=after.nll_per_token,
+        bits_per_byte_before=before.bits_per_byte,
+        bits_per_byte_after=after.bits_per_byte,
+        difference=difference,
+        standard_error=error,
+        low=None if spread is None else difference - spread,
+        high=None if spread is None else difference + spread,
+    )
 
 
 def general_texts() -> list[str]:
@@ -196,7 +161,8 @@ def _row_losses(model: PreTrainedModel, rows: Sequence[Row]) -> npt.NDArray[np.f
     model.eval()
     for batch in _batches([len(row.input_ids) for row in rows]):
         tensors = collate([rows[index] for index in batch], pad_id=0)
-        losses[batch] = _batch_losses(model, {name: tensor.to(model.device) for name, tensor in tensors.items()})
+        summed = row_losses(model, {name: tensor.to(model.device) for name, tensor in tensors.items()})
+        losses[batch] = summed.cpu().double().numpy()
     model.train(training)
     return losses
 
@@ -209,21 +175,3 @@ def _batches(lengths: Sequence[int]) -> list[list[int]]:
             batches.append([])
         batches[-1].append(index)
     return batches
-
-
-def _batch_losses(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> npt.NDArray[np.float64]:
-    """What :func:`whetstone.train.loss.completion_loss` sums over a batch, for each row."""
-    targets = batch["labels"][:, 1:]
-    columns = (targets != IGNORE).any(dim=0).nonzero().squeeze(1)
-    logits = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        logits_to_keep=columns,
-        use_cache=False,
-    ).logits
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = functional.cross_entropy(
-        wide.flatten(0, 1), targets[:, columns].flatten(), ignore_index=IGNORE, reduction="none"
-    )
-    summed: npt.NDArray[np.float64] = losses.cpu().double().view(len(targets), -1).sum(dim=1).numpy()
-    return summed

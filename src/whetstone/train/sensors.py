@@ -21,7 +21,7 @@ _CPU_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal")
 """How Linux names the thermometers inside processors (drivers of Intel, AMD, and Arm's device trees)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What the sensors say; None where there is no such sensor.
 

@@ -18,11 +18,11 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from whetstone.experiment import Experiment
-from whetstone.models.load import attention_of
+from whetstone.models.load import attention_of, load_config, load_weights
 from whetstone.models.quantise import nf4, require_bitsandbytes
 from whetstone.tune_section import Tune
 
-__all__ = ["Precision", "Settings", "as_loaded", "settle", "weights_dtype"]
+__all__ = ["Precision", "Settings", "as_loaded", "load_settled", "settle", "weights_dtype"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -68,6 +68,11 @@ class Settings:
     def compute_dtype(self) -> torch.dtype:
         """The type of products."""
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The type of products, where it is not that of the weights."""
+        return None if self.compute_dtype == self.weights_dtype else self.compute_dtype
 
     def quantisation(self, device: torch.device) -> BitsAndBytesConfig | None:
         """What the base is loaded with.
@@ -124,6 +129,23 @@ def settle(experiment: Experiment, device: torch.device, config: PreTrainedConfi
     )
     settings.quantisation(device)
     return replace(settings, notes=tuple(notes))
+
+
+def load_settled(folder: Path, experiment: Experiment, device: torch.device) -> tuple[PreTrainedModel, Settings]:
+    """Reads weights as an experiment trains them, and gives what was settled for them.
+
+    Raises:
+        whetstone.errors.UserError: They cannot be loaded, or not with what is asked.
+    """
+    settings = settle(experiment, device, load_config(folder))
+    model = load_weights(
+        folder,
+        dtype=settings.weights_dtype,
+        device=device,
+        attention=settings.attention,
+        quantisation=settings.quantisation(device),
+    )
+    return model, as_loaded(settings, model)
 
 
 def as_loaded(settings: Settings, model: PreTrainedModel) -> Settings:

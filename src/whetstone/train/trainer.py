@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from whetstone.train.batch import ORIGINS, Row, RowDataset
 from whetstone.train.guard import FrozenAdapter, require_loss_tokens
-from whetstone.train.lean_adapter import lean_adapters
 from whetstone.train.loss import Loss
 from whetstone.train.micro import MicroBatches, is_out_of_memory
 from whetstone.train.order import RowOrder, RowSampler
@@ -116,10 +115,9 @@ def fit(
     """
     settings = session.settings
     require_loss_tokens(sum(row.loss_tokens for row in order.rows), _names(order.rows))
-    if not settings.compile:
-        lean_adapters(model)
-    autocast = None if settings.precision == "float32" or model.dtype != torch.float32 else settings.compute_dtype
-    loss = Loss(model, order.rows, share_tokens=tune.share_tokens, compiled=settings.compile, autocast=autocast)
+    loss = Loss(
+        model, order.rows, share_tokens=tune.share_tokens, compiled=settings.compile, autocast=settings.autocast
+    )
     frozen = FrozenAdapter(model, probe_ids(order), tune.guard.frozen_steps)
     micro = MicroBatches(tune.batch_size, session.say)
     options = training_options(model, tune, tune.steps or order.steps(tune.epochs), session)

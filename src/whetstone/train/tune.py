@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,19 +15,19 @@ from whetstone.experiment import Experiment
 from whetstone.files import atomic_folder, read_json, write_json, written_by_libraries
 from whetstone.models.device import choose_device, peak_memory_bytes
 from whetstone.models.fingerprint import record_weights
-from whetstone.models.load import LanguageModel, load_config, load_model, locate
+from whetstone.models.load import LanguageModel, load_model, load_template, locate
 from whetstone.models.scratch import save_scratch, scratch_texts
-from whetstone.run import DataRecord, Manifest, RetentionRecord, Run, SettingsRecord, Tuning, now
+from whetstone.run import DataRecord, Manifest, Run, SettingsRecord, Tuning, now
 from whetstone.section import stable_hash
 from whetstone.train.check import Checked
 from whetstone.train.micro import is_out_of_memory
 from whetstone.train.prepare import memory_cap, prepare
 from whetstone.train.recorder import StepMetrics
-from whetstone.train.retention import Retention, TextLosses, general_texts, measure_rows, measure_texts
+from whetstone.train.retention import TextLosses, compare_losses, general_texts, measure_rows, measure_texts
 from whetstone.train.rows import RunRows, rows_of_run
 from whetstone.train.sample_answers import SampleAnswer, SampleAnswers
 from whetstone.train.session import Session
-from whetstone.train.settings import Settings, as_loaded, settle
+from whetstone.train.settings import Settings, load_settled
 from whetstone.train.supervise import TrainingResult
 from whetstone.train.track import tracking
 from whetstone.train.trainer import fit
@@ -105,10 +105,9 @@ def tune(
         before = _losses(model, base, rows)
         result = _fit(run, experiment, (checked, rows), (model, base), settings, view, say, resume=resume)
         after = _losses(model, base, rows)
-    retention = [Retention.between(source, before[source], after[source]) for source in before]
     run.update(
         notes=(*notes, *result.notes, *_note_replay(experiment, result)),
-        retention=tuple(RetentionRecord(**asdict(score)) for score in retention),
+        retention=tuple(compare_losses(source, before[source], after[source]) for source in before),
     )
     return _save(run, experiment, model, base, result)
 
@@ -186,18 +185,11 @@ def _note_replay(experiment: Experiment, result: TrainingResult) -> tuple[str, .
 
 def _load(run: Run, experiment: Experiment, splits: Splits) -> tuple[LanguageModel, Settings]:
     """The weights as they are trained, and the settings that they were loaded with."""
-    device = choose_device(experiment.model.device)
     _make_scratch(run, experiment, splits)
-    settings = settle(experiment, device, load_config(base_folder(run, experiment)))
-    base = load_model(
-        base_folder(run, experiment),
-        template=experiment.model.template,
-        dtype=settings.weights_dtype,
-        device=device,
-        attention=settings.attention,
-        quantisation=settings.quantisation(device),
-    )
-    return base, as_loaded(settings, base.model)
+    folder = base_folder(run, experiment)
+    template, _ = load_template(folder, experiment.model.template)
+    model, settings = load_settled(folder, experiment, choose_device(experiment.model.device))
+    return LanguageModel(model, template, folder), settings
 
 
 def _make_scratch(run: Run, experiment: Experiment, splits: Splits) -> None:
