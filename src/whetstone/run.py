@@ -44,7 +44,7 @@ _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "numpy
 
 
 _FILES = {".lock", "check.json", "metrics.jsonl", "watch.jsonl"}
-_OURS = _FILES | {"adapter", "model", "base", "checkpoints", "track", "samples", "report"}
+_OURS = _FILES | {"adapter", "model", "merged", "base", "checkpoints", "track", "samples", "report"}
 
 
 class Record(BaseModel):

@@ -54,3 +54,14 @@ def test_checks_find_what_was_planted() -> None:
     result = _run("check_at_scale")
     assert result["rows"] > 0
     assert set(result["ratios"].values()) == {1.0}
+
+
+def test_engines_beside_their_peers() -> None:
+    result = _run("engine_vs_peers", "--threads", "1", "--load", "--stream", "--soak", "200")
+    assert result["ratios"]["load, tiny"]["whet"] == 1.0
+    assert "generate" in result["ratios"]["stream, tiny, float32"]
+    # An answer may differ where rounding decides between two tokens, and nowhere else.
+    compared = result["agreement"]["tiny"]
+    assert all(same == rows or gap < 1e-4 for same, rows, gap in compared.values())
+    soak = result["soak"]
+    assert soak["finished"] + soak["left"] == soak["requests"] == 200

@@ -1,8 +1,7 @@
 """Collecting samples: every arm, every example, once, whatever interrupts it."""
 
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from whetstone.data.example import Example, Message
 from whetstone.data.template import Template
-from whetstone.engine.api import Completion, Request, Timing
+from whetstone.engine.api import Completion, Request, Timing, Usage
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, collect, copy_input, render_prompts
 from whetstone.evaluate.evidence import load_evidence
@@ -32,6 +31,7 @@ class Echo:
 
     def __init__(self, dies_after: int = 1000) -> None:
         self.batches: list[int] = []
+        self.forgotten = 0
         self._left = dies_after
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -40,7 +40,11 @@ class Echo:
                 raise Killed
             self._left -= 1
             self.batches.append(len(requests))
-        return [Completion(request.token_ids[:3], "stop", Timing(0.0, (0.1, 0.2, 0.3))) for request in requests]
+        timing, usage = Timing(0.0, (0.1, 0.2, 0.3), 0.3), Usage(5, 3)
+        return [Completion(request.token_ids[:3], "said", "stop", timing, usage) for request in requests]
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +53,7 @@ def template() -> Template:
 
 
 def generator(arm: Arm, engine: Echo, judgement: str = "j") -> Generator:
-    @contextlib.contextmanager
-    def weights() -> Iterator[None]:
-        yield
-
-    return Generator(arm, engine, judgement, weights, torch.device("cpu"))
+    return Generator(arm, engine, None, judgement, torch.device("cpu"))
 
 
 def run(folder: Path, template: Template, *engines: Echo) -> list[tuple[int, int]]:

@@ -1,13 +1,16 @@
 """Which weights each arm of a judgement has, and that the record says so."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import PreTrainedModel
 
+from whetstone.data.template import Template
 from whetstone.data_section import Data, GrammarSource
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator
@@ -105,6 +108,20 @@ def logits(model: Any) -> torch.Tensor:
     return found
 
 
+class Opened:
+    """Stands for the engine: what an arm would be asked with."""
+
+    def __init__(self, model: Any, template: Template, *, adapters: dict[str, Path], **limits: Any) -> None:
+        self._model = model
+        for name, folder in adapters.items():
+            self._model = load_adapter(model, folder, name=name)
+
+    def logits(self, adapter: str | None) -> torch.Tensor:
+        plain = isinstance(self._model, PeftModel) and adapter is None
+        with self._model.disable_adapter() if plain else contextlib.nullcontext():
+            return logits(self._model)
+
+
 def arms_of(run: Run, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """The logits of each arm as it would answer, taken one after the other, as answers are."""
     taken: list[Generator] = []
@@ -112,13 +129,13 @@ def arms_of(run: Run, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -
     def collect(prompts: Any, generators: Sequence[Generator], *rest: Any) -> None:
         taken.extend(generators)
 
-    monkeypatch.setattr("whetstone.evaluate.judge.TorchEngine", lambda model, stop_ids, pad_id: model)
+    monkeypatch.setattr("whetstone.evaluate.judge.TorchEngine", Opened)
     monkeypatch.setattr("whetstone.evaluate.judge.collect", collect)
     judge(run, experiment, None, fresh=False, progress=lambda done, total: None)
     found: dict[str, torch.Tensor] = {}
     for generator in (*taken, *taken):
-        with generator.weights():
-            found[generator.arm] = logits(generator.engine)
+        assert isinstance(generator.engine, Opened)
+        found[generator.arm] = generator.engine.logits(generator.adapter)
     return found
 
 

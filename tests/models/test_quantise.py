@@ -1,4 +1,4 @@
-"""NF4: what is quantised, that it learns on a CPU, and that an evaluation in between does not spoil it."""
+"""NF4: what is quantised, that it learns on a CPU, and that an evaluation in between does not spoil it. And int8."""
 
 import hashlib
 import importlib.util
@@ -12,7 +12,7 @@ from whetstone.errors import UserError
 from whetstone.model_section import Scratch
 from whetstone.models.adapter import add_adapter, load_adapter
 from whetstone.models.load import load_weights
-from whetstone.models.quantise import nf4, require_bitsandbytes
+from whetstone.models.quantise import nf4, require_bitsandbytes, round_to_int8
 from whetstone.models.scratch import save_scratch
 from whetstone.tune_section import Tune
 
@@ -122,9 +122,75 @@ def test_mps_is_refused_with_what_to_do() -> None:
         nf4(torch.device("mps"), compute_dtype=torch.float32)
 
 
+def test_what_was_asked_is_what_is_answered_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"^run:demo@nf4: NF4 is not tested on MPS; use @int8"):
+        nf4(torch.device("mps"), compute_dtype=torch.float32, asked="run:demo@nf4")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^run:demo@nf4: .* needs bitsandbytes"):
+        nf4(CPU, compute_dtype=torch.float32, asked="run:demo@nf4")
+
+
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'whetstone\[qlora\]'"):
         nf4(CPU, compute_dtype=torch.float32)
     with pytest.raises(UserError, match=r"^tune\.optimiser: 'adamw_8bit' needs bitsandbytes"):
         require_bitsandbytes("tune.optimiser", "adamw_8bit")
+
+
+def in_int8(folder: Path, dtype: str = "float32") -> PreTrainedModel:
+    model = load_weights(folder, dtype=dtype, device=CPU)
+    assert round_to_int8(model) == 14
+    return model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_int8_weights_are_the_nearest_of_255_steps(folder: Path, dtype: str) -> None:
+    whole, rounded = load_weights(folder, dtype=dtype, device=CPU), in_int8(folder, dtype)
+    for before, after in zip(whole.model.layers, rounded.model.layers, strict=True):
+        exact, weight = before.mlp.up_proj.weight.float(), after.mlp.up_proj.weight
+        codes, scales = after.mlp.up_proj.parametrizations.weight.parameters()
+        assert (codes.dtype, weight.dtype) == (torch.int8, before.mlp.up_proj.weight.dtype)
+        assert codes.abs().amax(dim=1).min() >= 126
+        # Half a step, and what the type of the weights rounds away.
+        allowed = 0.5 * scales.float() + torch.finfo(weight.dtype).eps * exact.abs()
+        assert ((weight.float() - exact).abs() <= 1.01 * allowed).all()
+    assert type(rounded.lm_head) is torch.nn.Linear
+    assert rounded.dtype == whole.dtype
+
+
+def test_int8_computes_nearly_the_same_and_each_row_as_if_alone(folder: Path) -> None:
+    whole, rounded = load_weights(folder, dtype="float32", device=CPU), in_int8(folder)
+    # One that is much larger than the others decides nothing for them.
+    with torch.no_grad():
+        whole.get_input_embeddings().weight[7] *= 100
+        rounded.get_input_embeddings().weight[7] *= 100
+        ids = rows()
+        ids[1] = 7
+        exact, logits = whole(ids).logits, rounded(ids).logits
+        assert 0 < (exact - logits).abs().mean() < 0.02 * exact.abs().mean()
+        assert torch.allclose(rounded(ids[:1]).logits, logits[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_int8_takes_an_output_of_zeros(folder: Path) -> None:
+    model = load_weights(folder, dtype="float32", device=CPU)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[3] = 0
+    round_to_int8(model)
+    assert not model.model.layers[0].mlp.up_proj.weight[3].any()
+    assert model(rows()).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_on_int8_adds_to_the_rounded_weights(folder: Path, tmp_path: Path, dora: bool) -> None:
+    torch.manual_seed(0)
+    adapted = add_adapter(load_weights(folder, dtype="float32", device=CPU), Tune(rank=4, dora=dora))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    adapted.save_pretrained(tmp_path)
+    with torch.no_grad():
+        exact = adapted.eval()(rows()).logits
+        on_int8 = load_adapter(in_int8(folder), tmp_path)(rows()).logits
+        unadapted = in_int8(folder)(rows()).logits
+    assert (on_int8 - exact).abs().mean() < 0.1 * (unadapted - exact).abs().mean()

@@ -10,10 +10,12 @@ from typing import NoReturn
 
 import typer
 
+from whetstone.cli.chat import chat
 from whetstone.cli.check import check
 from whetstone.cli.compare import compare
 from whetstone.cli.data import data
 from whetstone.cli.demo import demo
+from whetstone.cli.generate import generate
 from whetstone.cli.init import init, recipes
 from whetstone.cli.report import report
 from whetstone.cli.runs import runs, show
@@ -35,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
-for verb in (demo, init, recipes, check, tune, compare, report, runs, show):
+for verb in (demo, init, recipes, check, tune, compare, report, chat, generate, runs, show):
     app.command()(verb)
 app.add_typer(data)
 
@@ -43,7 +45,8 @@ app.add_typer(data)
 def main() -> None:
     """Runs the command.
 
-    Exit codes: 0, 1 and 3 are verdicts of ``whet compare`` (0 is also plain success), 2 is bad input, 70 is a defect of
+    Exit codes: 0, 1 and 3 are verdicts of ``whet compare`` (0 is also plain success, and 1 ``whet generate`` with rows
+    that failed), 2 is bad input, 70 is a defect of
     this program (with its traceback), 130 and 143 are interrupts.
     """
     signal.signal(signal.SIGTERM, _terminate)

@@ -1,123 +1,291 @@
-"""Generation in plain PyTorch over any decoder of transformers: a padded batch, a key-value cache, a loop.
+"""Generation in PyTorch over any decoder of transformers: continuous batching, shared prefixes, adapters by row.
 
-Notable: finished sequences leave the batch, so that long answers do not pay for short ones; every request draws from
-its own random stream. Floating-point results depend on the shape of the batch in the last bits, so a comparison gives
-all arms the same batches in the same order.
+Every step computes what each running request needs next: the tokens of its prompt that are not computed yet, or the
+token that it said last. New requests join at any step, finished ones leave at once. Requests never see each other:
+beside rounding, each gets the tokens that it gets alone.
+
+Notable: a batch of prompts is computed as the trie that it is. A prompt that begins like one that is being computed
+waits until the shared part is there and then takes it over (:mod:`whetstone.engine.slab`).
 """
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import psutil
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from whetstone.engine.api import Completion, Request, Timing
-from whetstone.engine.sampling import choose_token
+from whetstone.data.template import Template
+from whetstone.engine.adapters import Share
+from whetstone.engine.answer import Answer
+from whetstone.engine.api import Request
+from whetstone.engine.constraint import GrammarMaker
+from whetstone.engine.decoder import Batched, batched
+from whetstone.engine.flat import Piece, Step, flat_step
+from whetstone.engine.one_at_a_time import OneAtATime
+from whetstone.engine.sampling import Chooser, choose
+from whetstone.engine.slab import KeyValueStore, Row
+from whetstone.engine.transformers_source import TransformersSource
+from whetstone.engine.worker import Listener, Worker
 from whetstone.errors import UserError
-from whetstone.models.load import context_tokens
+from whetstone.models.load import context_tokens, end_ids
 
 __all__ = ["TorchEngine"]
 
+_PREFILL_TOKENS = 1024
+"""Prompt tokens that one step computes at most, so that running answers do not wait for a long prompt."""
 
-class _Sequence:
-    """The state of one request while it is being answered."""
 
-    def __init__(self, request: Request, stop_ids: frozenset[int]) -> None:
-        self.request = request
-        self.token_ids: list[int] = []
-        self.token_s: list[float] = []
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A request that has a row."""
+
+    answer: Answer
+    chooser: Chooser
+    row: Row
+    prompt: Sequence[int]
+
+    def next_ids(self) -> Sequence[int]:
+        """What is not computed yet."""
+        held = self.row.held
+        if held < len(self.prompt):
+            return self.prompt[held:]
+        return self.answer.token_ids[held - len(self.prompt) :]
+
+
+class TorchCore:
+    """Advances requests over one model; see :class:`whetstone.engine.worker.Core`."""
+
+    def __init__(
+        self,
+        model: Batched,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stop_ids: frozenset[int],
+        context_tokens: int,
+        max_rows: int,
+        cache_bytes: int | None,
+    ) -> None:
+        self._tokenizer = tokenizer
         self._stop_ids = stop_ids
-        self._generator = torch.Generator().manual_seed(request.seed)
+        self._grammars = GrammarMaker(tokenizer, stop_ids)
+        self._context_tokens = context_tokens
+        self._decoder, self._digests = model.decoder, model.digests
+        self._device = model.shape.device
+        budget_bytes = cache_bytes or _spare_bytes(self._device)
+        self._store = KeyValueStore(model.shape, max_rows=max_rows, budget_bytes=budget_bytes)
+        self._scanned = 2 * max_rows
+        self._waiting: deque[tuple[Answer, npt.NDArray[np.int64]]] = deque()
+        self._running: list[_Running] = []
 
-    def advance(self, logits: torch.Tensor, greedy_id: int) -> None:
-        sampling = self.request.sampling
-        token_id = choose_token(logits, sampling, self._generator) if sampling.temperature > 0 else greedy_id
-        self.token_ids.append(token_id)
-        self.token_s.append(time.monotonic())
-
-    @property
-    def stopped(self) -> bool:
-        return self.token_ids[-1] in self._stop_ids
-
-    @property
-    def finished(self) -> bool:
-        return self.stopped or len(self.token_ids) == self.request.max_new_tokens
-
-    def completion(self, queued_s: float) -> Completion:
-        timing = Timing(queued_s, tuple(self.token_s))
-        return Completion(tuple(self.token_ids), "stop" if self.stopped else "length", timing)
-
-
-class TorchEngine:
-    """Answers batches of requests with one model on its device."""
-
-    def __init__(self, model: PreTrainedModel, stop_ids: frozenset[int], pad_id: int) -> None:
-        """Keeps the model as it is.
-
-        Args:
-            model: In evaluation mode, on its device.
-            stop_ids: Tokens that end an answer.
-            pad_id: Any token id; padding is masked out.
-        """
-        self._model = model
-        self._stop_ids = stop_ids
-        self._pad_id = pad_id
-        self._context_tokens = context_tokens(model.config)
-
-    @torch.inference_mode()
-    def generate(self, requests: Sequence[Request]) -> list[Completion]:
-        """Answers the requests as one batch.
+    def check(self, request: Request) -> None:
+        """Refuses what can never be answered.
 
         Raises:
-            UserError: A prompt and its answer may exceed the model's context; nothing is truncated silently.
+            UserError: It is longer than the context or the memory, or asks for what is not there.
         """
-        for request in requests:
-            longest = len(request.token_ids) + request.max_new_tokens
-            if longest > self._context_tokens:
-                raise UserError(
-                    f"a prompt of {len(request.token_ids)} tokens and an answer of {request.max_new_tokens} exceed "
-                    f"the model's context of {self._context_tokens}; lower max_new_tokens or shorten the prompt"
-                )
-        queued_s = time.monotonic()
-        sequences = [_Sequence(request, self._stop_ids) for request in requests]
-        self._run(sequences)
-        return [sequence.completion(queued_s) for sequence in sequences]
-
-    def _run(self, sequences: list[_Sequence]) -> None:
-        input_ids, attention_mask = self._left_padded([sequence.request.token_ids for sequence in sequences])
-        position_ids = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self._model.config)
-        active = sequences
-        while True:
-            output = self._model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
+        longest = len(request.token_ids) + request.max_new_tokens
+        if not request.token_ids:
+            raise UserError("a prompt without tokens; give at least one")
+        if request.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens: {request.max_new_tokens}; ask for at least one")
+        if longest > self._context_tokens:
+            raise UserError(
+                f"a prompt of {len(request.token_ids)} tokens and an answer of {request.max_new_tokens} exceed "
+                f"the model's context of {self._context_tokens}; lower max_new_tokens or shorten the prompt"
             )
-            # One transfer for all rows: a device is asked once a step, not once a sequence.
-            greedy_ids = output.logits[:, -1].argmax(dim=-1).tolist()
-            for sequence, logits, greedy_id in zip(active, output.logits[:, -1], greedy_ids, strict=True):
-                sequence.advance(logits, greedy_id)
-            going = [row for row, sequence in enumerate(active) if not sequence.finished]
-            if not going:
-                return
-            if len(going) < len(active):
-                rows = torch.tensor(going, device=attention_mask.device)
-                cache.batch_select_indices(rows)
-                attention_mask, position_ids = attention_mask[rows], position_ids[rows]
-                active = [active[row] for row in going]
-            last = [[sequence.token_ids[-1]] for sequence in active]
-            input_ids = torch.tensor(last, device=attention_mask.device)
-            attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(active), 1)], dim=1)
-            position_ids = position_ids[:, -1:] + 1
+        self._store.check(longest)
+        if request.adapter is not None and request.adapter not in self._digests:
+            known = ", ".join(self._digests) or "none"
+            raise UserError(f"no adapter '{request.adapter}' is loaded (there: {known})")
+        if request.constraint is not None:
+            self._grammars.make(request.constraint)
 
-    def _left_padded(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask, each ``(batch, tokens)``, with the prompts' ends aligned."""
-        width = max(len(prompt) for prompt in prompts)
-        ids = [[self._pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        device = self._model.device
-        return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+    def submit(self, request: Request, listener: Listener) -> Answer:
+        """Queues a request."""
+        answer = Answer(request, self._tokenizer, self._stop_ids, listener)
+        self._waiting.append((answer, np.asarray(request.token_ids, dtype=np.int64)))
+        return answer
+
+    def cancel(self, answer: Answer) -> None:
+        """Ends a request and frees its row."""
+        answer.finish("cancelled")
+        self._leave()
+
+    def forget(self) -> None:
+        """Forgets the prefixes of earlier requests."""
+        self._store.forget()
+
+    def close(self) -> None:
+        """Gives the memory of keys and values back."""
+        self._store.slabs.clear()
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Computes the next token of every running request, and a part of the prompts of new ones."""
+        self._expire()
+        self._admit()
+        pieces, asked = self._plan()
+        if pieces:
+            self._compute(pieces, asked)
+            self._leave()
+        return bool(self._running or self._waiting)
+
+    def _expire(self) -> None:
+        late = [*(answer for answer, _ in self._waiting), *(running.answer for running in self._running)]
+        late = [answer for answer in late if answer.request.deadline_s is not None]
+        now = time.monotonic() if late else 0.0
+        for answer in late:
+            if answer.request.deadline_s is not None and now > answer.request.deadline_s:
+                answer.finish("deadline")
+        if late:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Frees the rows of finished requests, and forgets finished ones that still wait."""
+        running = []
+        for one in self._running:
+            if one.answer.completion is None:
+                running.append(one)
+            else:
+                # What is not a number stays none in every product: such a row is wiped.
+                self._store.release(one.row, keep=one.answer.completion.finish_reason != "error")
+        self._running = running
+        if any(answer.completion is not None for answer, _ in self._waiting):
+            self._waiting = deque(entry for entry in self._waiting if entry[0].completion is None)
+
+    def _admit(self) -> None:
+        """Gives rows to waiting requests, first come first served, but for those that soon have less to compute."""
+        skipped: list[tuple[Answer, npt.NDArray[np.int64]]] = []
+        while self._waiting and len(skipped) < self._scanned:
+            answer, prompt = self._waiting.popleft()
+            request = answer.request
+            owner = "" if request.adapter is None else self._digests[request.adapter]
+            match = self._store.match(prompt, owner)
+            if match.worth_waiting:
+                skipped.append((answer, prompt))
+                continue
+            row = self._store.place(prompt, owner, len(prompt) + request.max_new_tokens, match)
+            if row is None:
+                skipped.append((answer, prompt))
+                break
+            answer.reused_tokens = row.reused
+            grammar = None if request.constraint is None else self._grammars.make(request.constraint)
+            self._running.append(_Running(answer, Chooser(request, grammar), row, request.token_ids))
+        self._waiting.extendleft(reversed(skipped))
+
+    def _plan(self) -> tuple[list[Piece], list[_Running]]:
+        """What this step computes: the last tokens of all answers, and of prompts as much as one step may."""
+        for slab in self._store.slabs:
+            slab.close_ranks()
+        left = _PREFILL_TOKENS
+        pieces, asked = [], []
+        for running in self._running:
+            ids = running.next_ids()
+            if len(ids) > 1 or not running.answer.token_ids:
+                ids = ids[:left]
+                left -= len(ids)
+            if ids:
+                pieces.append(Piece(running.row.slab, running.row.index, running.row.held, ids))
+                asked.append(running)
+        return pieces, asked
+
+    def _compute(self, pieces: list[Piece], asked: list[_Running]) -> None:
+        step = flat_step(pieces, self._device)
+        ordered = [asked[index] for index in step.order]
+        shares = _shares(ordered, step)
+        for index in step.order:
+            asked[index].row.extend(list(pieces[index].token_ids))
+        ready = [place for place, running in enumerate(ordered) if len(running.prompt) <= running.row.held]
+        logits = self._decoder(step, shares)
+        if not ready:
+            return
+        if len(ready) < len(ordered):
+            logits = logits[torch.tensor(ready, device=logits.device)]
+        choosers = [ordered[place].chooser for place in ready]
+        for place, chooser, choice in zip(ready, choosers, choose(logits, choosers), strict=True):
+            answer = ordered[place].answer
+            if choice.token_id is None:
+                answer.finish("error", choice.error)
+                continue
+            answer.add(choice.token_id, choice.logprob)
+            if chooser.ended:
+                answer.finish("stop")
+
+
+class TorchEngine(Worker):
+    """Answers requests with one model, and with adapters on it."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        template: Template,
+        *,
+        stop_ids: frozenset[int] | None = None,
+        adapters: Mapping[str, Path] | None = None,
+        max_rows: int = 64,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """Takes the model over: its attention becomes the engine's, and the adapters are put on it.
+
+        A model that does not compute the same with this attention answers one request at a time.
+
+        Args:
+            model: Without adapters, in evaluation mode, on its device.
+            template: What it is asked with.
+            stop_ids: Tokens that end an answer; those of the template and of the model's own settings if not said.
+            adapters: Folders of LoRA adapters, by the names that requests give.
+            max_rows: How many requests are answered at once; more wait.
+            cache_bytes: Memory for keys and values; a part of what is free if it is not said.
+
+        Raises:
+            UserError: An adapter does not fit the model, or cannot be read.
+        """
+        if stop_ids is None:
+            stop_ids = template.stop_ids(end_ids(model))
+        tokenizer, limit = template.tokenizer, context_tokens(model.config)
+        made = batched(model, adapters or {})
+        self._batching: TorchCore | None = None
+        if made is None:
+            source = TransformersSource(model, adapters or {})
+            adapted = frozenset(adapters or {})
+            super().__init__(OneAtATime(source, tokenizer, stop_ids=stop_ids, context_tokens=limit, adapters=adapted))
+        else:
+            self._batching = TorchCore(
+                made, tokenizer, stop_ids=stop_ids, context_tokens=limit, max_rows=max_rows, cache_bytes=cache_bytes
+            )
+            super().__init__(self._batching)
+
+    def forget(self) -> None:
+        """Forgets the prefixes of earlier requests, so that what follows is computed as if it came first."""
+        if self._batching is not None:
+            self.between_steps(self._batching.forget)
+
+
+def _shares(ordered: Sequence[_Running], step: Step) -> list[Share]:
+    """Which tokens of the flat row belong to which adapter."""
+    names = [running.answer.request.adapter for running in ordered]
+    device = step.last.device
+    ends = (step.last + 1).tolist()
+    shares = []
+    for name in dict.fromkeys(names):
+        if name is not None and len(set(names)) == 1:
+            shares.append(Share(name, slice(None), slice(None)))
+        elif name is not None:
+            mine = [index for index, other in enumerate(names) if other == name]
+            tokens = [place for index in mine for place in range(ends[index - 1] if index else 0, ends[index])]
+            shares.append(Share(name, torch.tensor(tokens, device=device), torch.tensor(mine, device=device)))
+    return shares
+
+
+def _spare_bytes(device: torch.device) -> int:
+    """What keys and values may take: most of what is free on a GPU, a quarter of it where programs share memory."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * 0.8)
+    return int(psutil.virtual_memory().available // 4)

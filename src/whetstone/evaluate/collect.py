@@ -8,15 +8,16 @@ disk and ends with the rows that it would have had.
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, Protocol
 
 import torch
 
 from whetstone.data.example import Example
 from whetstone.data.template import Template, prompt_hash
-from whetstone.engine.api import Engine, Request, Sampling
+from whetstone.engine.api import Completion, Request, Sampling
+from whetstone.errors import UserError
 from whetstone.evaluate.sample import COPY_INPUT, Arm, Sample
 from whetstone.experiment import Generation
 from whetstone.files import read_jsonl, write_jsonl
@@ -35,6 +36,18 @@ class Prompt:
     hash: str
 
 
+class Answers(Protocol):
+    """An engine that can be asked as if it had never been asked before."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answers requests, in their order."""
+        ...
+
+    def forget(self) -> None:
+        """Forgets what earlier requests have computed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Generator:
     """An arm that generates.
@@ -42,15 +55,15 @@ class Generator:
     Attributes:
         arm: Its name.
         engine: What answers.
+        adapter: Which of the engine's adapters; None asks the model itself.
         judgement: Fingerprint of the frozen judgement, written into every row.
-        weights: Puts the arm's weights in force, as a context manager.
-        device: Where they are.
+        device: Where the weights are.
     """
 
     arm: Arm
-    engine: Engine
+    engine: Answers
+    adapter: str | None
     judgement: str
-    weights: Callable[[], AbstractContextManager[None]]
     device: torch.device
 
 
@@ -109,28 +122,29 @@ def collect(
             if start < done[generator.arm]:
                 continue
             part = prompts[start : start + size]
-            requests = [_request(prompt, generator.arm, generation) for prompt in part]
-            with generator.weights():
-                if generator.arm not in warm:
-                    # The first pass pays for caches and thread pools; it is not part of any timing.
-                    generator.engine.generate([replace(request, max_new_tokens=2) for request in requests])
-                    warm.add(generator.arm)
-                reset_peak_memory(generator.device)
-                samples = _answer(generator, part, requests, template, batch)
+            requests = [_request(prompt, generator, generation) for prompt in part]
+            if generator.arm not in warm:
+                # The first pass pays for caches and thread pools; it is not part of any timing.
+                generator.engine.generate([replace(request, max_new_tokens=2) for request in requests])
+                warm.add(generator.arm)
+            reset_peak_memory(generator.device)
+            samples = _answer(generator, part, requests, template, batch)
             _append(folder / f"{generator.arm}.jsonl", samples)
             done[generator.arm] += len(part)
             progress(sum(done.values()), total)
 
 
-def _request(prompt: Prompt, arm: Arm, generation: Generation) -> Request:
-    seed = int(stable_hash([generation.seed, arm, prompt.example.id]), 16) % 2**63
+def _request(prompt: Prompt, generator: Generator, generation: Generation) -> Request:
+    seed = int(stable_hash([generation.seed, generator.arm, prompt.example.id]), 16) % 2**63
     sampling = Sampling(generation.temperature, generation.top_p)
-    return Request(prompt.token_ids, generation.max_new_tokens, sampling, seed)
+    return Request(prompt.token_ids, generation.max_new_tokens, sampling, seed, generator.adapter)
 
 
 def _answer(
     generator: Generator, prompts: Sequence[Prompt], requests: Sequence[Request], template: Template, batch: int
 ) -> list[Sample]:
+    # What an earlier arm has computed of the same prompts would make this one look fast.
+    generator.engine.forget()
     completions = generator.engine.generate(requests)
     memory_bytes = peak_memory_bytes(generator.device)
     return [
@@ -142,15 +156,21 @@ def _answer(
             prompt_tokens=len(prompt.token_ids),
             text=template.decode(completion.token_ids),
             token_ids=completion.token_ids,
-            finish_reason=completion.finish_reason,
+            finish_reason=_ended(completion, prompt),
             seed=request.seed if request.sampling.temperature > 0 else None,
             batch=batch,
-            first_token_s=round(completion.timing.first_token_s - completion.timing.queued_s, 6),
+            first_token_s=round(completion.timing.token_s[0] - completion.timing.queued_s, 6),
             end_s=round(completion.timing.end_s - completion.timing.queued_s, 6),
             memory_bytes=memory_bytes,
         )
         for prompt, request, completion in zip(prompts, requests, completions, strict=True)
     ]
+
+
+def _ended(completion: Completion, prompt: Prompt) -> Literal["stop", "length"]:
+    if completion.finish_reason in ("stop", "length"):
+        return completion.finish_reason
+    raise UserError(f"example '{prompt.example.id}': no answer ({completion.error or completion.finish_reason})")
 
 
 def _whole_batches(generator: Generator, folder: Path, size: int, prompts: Sequence[Prompt]) -> int:

@@ -4,13 +4,11 @@ Notable: what QLoRA tuned is an adapter on a base in NF4, and is judged as that.
 that quantisation had damaged first would be easier to beat.
 """
 
-import contextlib
 import importlib.metadata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
@@ -19,10 +17,9 @@ from whetstone.data.load import load_splits
 from whetstone.engine.torch_engine import TorchEngine
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, Prompt, collect, copy_input, render_prompts
-from whetstone.evaluate.sample import BASE, BASE_AGAIN, TUNED, Arm
+from whetstone.evaluate.sample import BASE, BASE_AGAIN, TUNED
 from whetstone.experiment import Experiment
 from whetstone.files import write_jsonl
-from whetstone.models.adapter import load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
 from whetstone.models.load import LanguageModel, context_tokens, end_ids, load_weights
 from whetstone.models.quantise import nf4
@@ -31,6 +28,8 @@ from whetstone.section import stable_hash
 from whetstone.train.tune import load_base
 
 __all__ = ["judge"]
+
+_ADAPTER = "tuned"
 
 
 def judge(
@@ -66,9 +65,10 @@ def judge(
         )
     base_record = manifest.base or record_weights(experiment.model.base or "scratch", base.folder, base.model)
     quantised = _quantised(manifest) if candidate is None else None
-    tuned = _load_tuned(base, folder, experiment, quantised)
     prompts = render_prompts(examples, base.template)
     _check_context(prompts, base.model, experiment)
+    tuned, adapters = _load_tuned(base, folder, experiment, quantised)
+    asked = _open(tuned, base, adapters, experiment)
     if manifest.base is None:
         run.update(base=base_record, data=DataRecord(counts=splits.counts(), hashes=splits.hashes()))
     judgement = Judgement(
@@ -83,7 +83,13 @@ def judge(
     )
     _freeze(run, experiment, examples, judgement, fresh=fresh)
     copy_input(prompts, judgement.fingerprint(), run.samples)
-    generators = _generators(base, tuned, judgement.fingerprint())
+    plain = asked if tuned is base.model else _open(base.model, base, {}, experiment)
+    fingerprint = judgement.fingerprint()
+    generators = [
+        Generator(BASE, plain, None, fingerprint, base.model.device),
+        Generator(BASE_AGAIN, plain, None, fingerprint, base.model.device),
+        Generator(TUNED, asked, _ADAPTER if adapters else None, fingerprint, tuned.device),
+    ]
     collect(prompts, generators, base.template, experiment.judge.generation, run.samples, progress)
 
 
@@ -112,18 +118,30 @@ def _quantised(manifest: Manifest) -> SettingsRecord | None:
 
 def _load_tuned(
     base: LanguageModel, folder: Path, experiment: Experiment, quantised: SettingsRecord | None
-) -> PreTrainedModel | PeftModel:
-    """The tuned arm's model; an adapter shares the base's weights, unless it was trained on quantised ones."""
+) -> tuple[PreTrainedModel, dict[str, Path]]:
+    """The model of the tuned arm, and the adapter that goes on it where there is one.
+
+    An adapter shares the base's weights, unless it was trained on quantised ones.
+    """
     if folder == base.folder:
-        return base.model
+        return base.model, {}
     if (folder / "adapter_config.json").exists():
         under = base.model if quantised is None else _load_quantised(base, experiment, quantised)
-        return load_adapter(under, folder)
+        return under, {_ADAPTER: folder}
     tuned = load_weights(folder, dtype=experiment.model.dtype, device=base.model.device)
     ours, theirs = (path / "tokenizer.json" for path in (base.folder, folder))
     if theirs.exists() and ours.exists() and Tokenizer.from_file(str(theirs)).get_vocab() != base.template.vocabulary():
         raise UserError(f"{folder}: its tokenizer is not the base's; arms can be compared on equal token ids only")
-    return tuned
+    return tuned, {}
+
+
+def _open(
+    model: PreTrainedModel, base: LanguageModel, adapters: dict[str, Path], experiment: Experiment
+) -> TorchEngine:
+    """An engine that answers a whole batch at once; every arm ends its answers with the base's end tokens."""
+    stop_ids = base.template.stop_ids(end_ids(base.model))
+    rows = experiment.judge.generation.batch_size
+    return TorchEngine(model, base.template, stop_ids=stop_ids, adapters=adapters, max_rows=rows)
 
 
 def _load_quantised(base: LanguageModel, experiment: Experiment, settings: SettingsRecord) -> PreTrainedModel:
@@ -134,7 +152,7 @@ def _load_quantised(base: LanguageModel, experiment: Experiment, settings: Setti
 
 
 def _record_candidate(
-    folder: Path, tuned: PreTrainedModel | PeftModel, experiment: Experiment, quantised: SettingsRecord | None
+    folder: Path, tuned: PreTrainedModel, experiment: Experiment, quantised: SettingsRecord | None
 ) -> WeightsRecord:
     if quantised is None:
         return record_weights(str(folder), folder, tuned)
@@ -188,24 +206,3 @@ def _freeze(
                 file.unlink()
         run.update(experiment=experiment, experiment_hash=experiment.fingerprint(), judgement=judgement)
     write_jsonl(run.samples / "examples.jsonl", (example.as_row() for example in examples))
-
-
-def _generators(base: LanguageModel, tuned: PreTrainedModel | PeftModel, judgement: str) -> list[Generator]:
-    stop_ids = base.template.stop_ids(end_ids(base.model))
-
-    def generator(arm: Arm, model: PreTrainedModel | PeftModel, *, adapted: bool) -> Generator:
-        @contextlib.contextmanager
-        def weights() -> Iterator[None]:
-            with model.disable_adapter() if isinstance(model, PeftModel) and not adapted else contextlib.nullcontext():
-                yield
-
-        engine = TorchEngine(model, stop_ids, base.template.tokenizer.pad_token_id or 0)
-        return Generator(arm, engine, judgement, weights, model.device)
-
-    # PEFT puts the adapter into the model itself: a base that has it is free of it only through the wrapper.
-    plain = tuned if isinstance(tuned, PeftModel) and tuned.get_base_model() is base.model else base.model
-    return [
-        generator(BASE, plain, adapted=False),
-        generator(BASE_AGAIN, plain, adapted=False),
-        generator(TUNED, tuned, adapted=True),
-    ]

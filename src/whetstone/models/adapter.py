@@ -41,16 +41,22 @@ def add_adapter(model: PreTrainedModel, tune: Tune) -> PeftModel:
         raise UserError(f"tune.targets: {error}; name linear layers of this model, or use all-linear") from None
 
 
-def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Puts a saved adapter on a model; ``disable_adapter()`` gives the base back without a second copy.
+def load_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: str = "default") -> PeftModel:
+    """Puts a saved adapter on a model, or one more on a model that has some.
+
+    ``disable_adapter()`` gives the base back without a second copy.
 
     Raises:
         UserError: The adapter was made for another model, or cannot be read.
     """
     try:
         with _without_deprecations():
-            return PeftModel.from_pretrained(model, folder, is_trainable=False, use_safetensors=True).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if isinstance(model, PeftModel):
+                model.load_adapter(folder, adapter_name=name, is_trainable=False, use_safetensors=True)
+                return model.eval()
+            options = {"is_trainable": False, "use_safetensors": True}
+            return PeftModel.from_pretrained(model, folder, adapter_name=name, **options).eval()
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{folder}: does not fit the base model ({reason}); give an adapter made for it") from None
 

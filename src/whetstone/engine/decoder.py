@@ -1,0 +1,159 @@
+"""From a model to what computes its steps: our attention in transformers' forward pass, or a pass of our own.
+
+Notable: whether a model computes the same in this way is tried on a few tokens, not looked up by architecture.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from whetstone.engine.adapters import AdapterBank, Share
+from whetstone.engine.flat import ATTENTION, AttentionRule, Piece, States, Step, attending, flat_step
+from whetstone.engine.lean_decoder import LeanDecoder, shaped_like_llama
+from whetstone.engine.slab import KeyValueShape, Slab
+from whetstone.models.load import attention_of
+
+__all__ = ["Batched", "Decoder", "batched"]
+
+_TRIED_TOKENS = 12
+
+
+class Decoder(Protocol):
+    """Computes a step."""
+
+    def __call__(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
+        """Logits of the last token of each piece, ``(pieces, vocabulary)``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """A model that answers many requests at once.
+
+    Attributes:
+        decoder: Computes its steps.
+        shape: What its layers keep for each token.
+        digests: Identity of the weights of each adapter that is on it, by name.
+    """
+
+    decoder: Decoder
+    shape: KeyValueShape
+    digests: Mapping[str, str]
+
+
+class _OwnForward:
+    """The model's own forward pass, with our attention."""
+
+    def __init__(self, model: PreTrainedModel, bank: AdapterBank) -> None:
+        self._model = model
+        self.bank = bank
+
+    def __call__(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
+        with attending(step.groups), self.bank.sharing(shares, step.input_ids.shape[1]):
+            output = self._model(
+                input_ids=step.input_ids, position_ids=step.position_ids, use_cache=False, logits_to_keep=step.last
+            )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+
+@torch.inference_mode()
+def batched(model: PreTrainedModel, adapters: Mapping[str, Path]) -> Batched | None:
+    """Gives a model our attention, and adapters; None where it does not compute the same then, and is as it was.
+
+    Args:
+        model: In evaluation mode, without adapters.
+        adapters: Folders by name.
+
+    Raises:
+        UserError: An adapter does not fit the model, or cannot be read.
+    """
+    own = attention_of(model)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    ids = (torch.arange(_TRIED_TOKENS, device=model.device) + 2) % vocabulary
+    expected = model(input_ids=ids[None], use_cache=False).logits[0]
+    recorder = _Recorder()
+    if _takes_attention(model):
+        with attending([recorder]):
+            model(input_ids=ids[None, :1], position_ids=ids[None, :1] * 0, use_cache=False)
+    shape = recorder.shape(model.device)
+    if shape is None or not _same(_tried(_OwnForward(model, AdapterBank(model, {})), shape, ids, ()), expected[-2:]):
+        model.set_attn_implementation(own)
+        return None
+    usual = _OwnForward(model, AdapterBank(model, adapters))
+    decoder = _lean(model, usual, shape, recorder.rules, ids) or usual
+    return Batched(decoder, shape, usual.bank.digests)
+
+
+def _lean(
+    model: PreTrainedModel, usual: _OwnForward, shape: KeyValueShape, rules: Sequence[AttentionRule], ids: torch.Tensor
+) -> LeanDecoder | None:
+    if not shaped_like_llama(model):
+        return None
+    every = slice(None)
+    tries: list[tuple[Share, ...]] = [(), *((Share(name, every, every),) for name in usual.bank.digests)]
+    expected = [_tried(usual, shape, ids, shares) for shares in tries]
+    lean = LeanDecoder(model, list(usual.bank.digests), rules)
+    if not all(_same(_tried(lean, shape, ids, tried), logits) for tried, logits in zip(tries, expected, strict=True)):
+        return None
+    lean.pack()
+    return lean
+
+
+def _takes_attention(model: PreTrainedModel) -> bool:
+    """Sets our attention, where the architecture lets itself be given one; transformers only logs where it does not."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model.set_attn_implementation(ATTENTION)
+    finally:
+        logging.set_verbosity(verbosity)
+    return attention_of(model) == ATTENTION
+
+
+def _tried(decoder: Decoder, shape: KeyValueShape, ids: torch.Tensor, shares: Sequence[Share]) -> torch.Tensor:
+    """Logits of the last two tokens, ``(2, vocabulary)``: one ends a prompt and one follows it."""
+    slab = Slab(shape, rows=2, tokens=len(ids))
+    tokens = ids.tolist()
+    logits = []
+    for start, end in ((0, len(tokens) - 1), (len(tokens) - 1, len(tokens))):
+        step = flat_step([Piece(slab, row=1, start=start, token_ids=tokens[start:end])], ids.device)
+        logits.append(decoder(step, shares))
+    return torch.cat(logits)
+
+
+def _same(got: torch.Tensor, expected: torch.Tensor) -> bool:
+    # Rounding differs, and with it the last of the 8 bits of bfloat16 in every layer.
+    tolerance = 0.1 if expected.dtype in (torch.bfloat16, torch.float16) else 1e-3
+    return bool((got - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1.0))
+
+
+class _Recorder:
+    """Takes note of how the attention layers of a model attend, and what they keep."""
+
+    tokens = 1
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[States, AttentionRule]] = {}
+
+    def attend(self, layer: int, states: States, rule: AttentionRule) -> torch.Tensor:
+        self._seen[layer] = states, rule
+        return states[0]
+
+    @property
+    def rules(self) -> list[AttentionRule]:
+        """One for each layer."""
+        return [rule for _, (_, rule) in sorted(self._seen.items())]
+
+    def shape(self, device: torch.device) -> KeyValueShape | None:
+        """What every layer keeps; None where there is no such thing, because layers differ."""
+        kept = {(keys.shape[1:], values.shape[1:], keys.dtype) for (_, keys, values), _ in self._seen.values()}
+        if sorted(self._seen) != list(range(len(self._seen))) or len(kept) != 1:
+            return None
+        of_keys, of_values, dtype = kept.pop()
+        return KeyValueShape(len(self._seen), of_keys[0], of_keys[1], dtype, device) if of_keys == of_values else None

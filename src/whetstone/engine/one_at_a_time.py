@@ -1,0 +1,157 @@
+"""A core for models that hold the keys and values of one sequence: requests are answered one after the other."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from whetstone.engine.answer import Answer
+from whetstone.engine.api import Request
+from whetstone.engine.constraint import GrammarMaker
+from whetstone.engine.sampling import Chooser, choose
+from whetstone.engine.worker import Listener
+from whetstone.errors import UserError
+
+__all__ = ["LogitsSource", "OneAtATime"]
+
+
+class LogitsSource(Protocol):
+    """A model that reads one sequence.
+
+    Attributes:
+        reused_tokens: How many tokens of the last prompt were not computed, because what was read before began alike.
+    """
+
+    reused_tokens: int
+
+    def start(self, token_ids: Sequence[int], adapter: str | None) -> torch.Tensor:
+        """Begins a new sequence.
+
+        Args:
+            token_ids: The prompt.
+            adapter: Which of its adapters reads it.
+
+        Returns:
+            The logits ``(vocabulary,)`` of the token after it.
+        """
+        ...
+
+    def advance(self, token_id: int) -> torch.Tensor:
+        """Reads one more token of the sequence and gives the logits ``(vocabulary,)`` of the next."""
+        ...
+
+    def close(self) -> None:
+        """Gives memory back."""
+        ...
+
+
+class OneAtATime:
+    """Answers requests first come first served; see :class:`whetstone.engine.worker.Core`."""
+
+    def __init__(
+        self,
+        source: LogitsSource,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        stop_ids: frozenset[int],
+        context_tokens: int,
+        adapters: frozenset[str] = frozenset(),
+    ) -> None:
+        """Takes the source over.
+
+        Args:
+            source: Computes.
+            tokenizer: Says what tokens mean.
+            stop_ids: Tokens that end an answer.
+            context_tokens: How long a prompt and its answer may be together.
+            adapters: The names of those that the source has.
+        """
+        self._source = source
+        self._tokenizer = tokenizer
+        self._stop_ids = stop_ids
+        self._context_tokens = context_tokens
+        self._adapters = adapters
+        self._grammars = GrammarMaker(tokenizer, stop_ids)
+        self._waiting: deque[Answer] = deque()
+        self._current: tuple[Answer, Chooser] | None = None
+
+    def check(self, request: Request) -> None:
+        """Refuses what can never be answered.
+
+        Raises:
+            UserError: It is longer than the context, names an adapter, or its constraint is not valid.
+        """
+        prompt, answer = len(request.token_ids), request.max_new_tokens
+        if not prompt:
+            raise UserError("a prompt without tokens; give at least one")
+        if answer < 1:
+            raise UserError(f"max_new_tokens: {answer}; ask for at least one")
+        if prompt + answer > self._context_tokens:
+            raise UserError(
+                f"a prompt of {prompt} tokens and an answer of {answer} exceed the context of "
+                f"{self._context_tokens}; lower max_new_tokens or shorten the prompt"
+            )
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise UserError(f"no adapter '{request.adapter}' is loaded; merge it into the model for this engine")
+        if request.constraint is not None:
+            self._grammars.make(request.constraint)
+
+    def submit(self, request: Request, listener: Listener) -> Answer:
+        """Queues a request."""
+        answer = Answer(request, self._tokenizer, self._stop_ids, listener)
+        self._waiting.append(answer)
+        return answer
+
+    def cancel(self, answer: Answer) -> None:
+        """Ends a request; the next one may begin."""
+        answer.finish("cancelled")
+        self._drop_finished()
+
+    def step(self) -> bool:
+        """Computes the next token of the oldest request."""
+        self._expire()
+        if self._current is not None:
+            answer, chooser = self._current
+            self._choose(answer, chooser, self._source.advance(answer.token_ids[-1]))
+        elif self._waiting:
+            answer = self._waiting.popleft()
+            request = answer.request
+            grammar = None if request.constraint is None else self._grammars.make(request.constraint)
+            chooser = Chooser(request, grammar)
+            self._current = answer, chooser
+            logits = self._source.start(request.token_ids, request.adapter)
+            answer.reused_tokens = self._source.reused_tokens
+            self._choose(answer, chooser, logits)
+        self._drop_finished()
+        return self._current is not None or bool(self._waiting)
+
+    def close(self) -> None:
+        """Gives the memory of the source back."""
+        self._source.close()
+
+    def _choose(self, answer: Answer, chooser: Chooser, logits: torch.Tensor) -> None:
+        (choice,) = choose(logits[None], [chooser])
+        if choice.token_id is None:
+            answer.finish("error", choice.error)
+            return
+        answer.add(choice.token_id, choice.logprob)
+        if chooser.ended:
+            answer.finish("stop")
+
+    def _expire(self) -> None:
+        """Gives up what is late."""
+        running = [] if self._current is None else [self._current[0]]
+        now = time.monotonic()
+        for answer in (*running, *self._waiting):
+            if answer.request.deadline_s is not None and now > answer.request.deadline_s:
+                answer.finish("deadline")
+        self._drop_finished()
+
+    def _drop_finished(self) -> None:
+        if self._current is not None and self._current[0].completion is not None:
+            self._current = None
+        if any(answer.completion is not None for answer in self._waiting):
+            self._waiting = deque(answer for answer in self._waiting if answer.completion is None)

@@ -1,0 +1,260 @@
+"""Opens any model by its name (:mod:`whetstone.models.ref`): its engine, its template, and the proof of what it is.
+
+Notable: models that differ by their adapters alone share one copy of the weights, so that a tuned model and its base
+can be asked at the same time for the memory of one.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from whetstone.data.example import Message
+from whetstone.data.template import Template
+from whetstone.engine.api import Constraint, Engine, Request, Sampling
+from whetstone.engine.open_torch import TorchWeights, load_torch, torch_weights
+from whetstone.engine.opened_template import template_of
+from whetstone.errors import UserError
+from whetstone.models.load import context_tokens, load_config
+from whetstone.models.ref import Gguf, ModelRef, RandomWeights, RunModel, Server, Weights, parse_ref
+from whetstone.models.resolve import Resolved, Resolver, is_there
+
+__all__ = ["Opened", "Provenance", "open_engine", "open_engines"]
+
+_KEY = "WHETSTONE_API_KEY"
+_OPENAI_KEY, _OPENAI = "OPENAI_API_KEY", "api.openai.com"
+_ADAPTER_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What answers.
+
+    Attributes:
+        ref: The name that it was opened by.
+        engine: What computes: ``torch``, ``llama.cpp``, ``mlx`` or ``http``.
+        origin: Where the weights are from, in words.
+        sha256: Hash of the weights; None where they are random or with a server.
+        adapter_sha256: Hash of the adapter on them.
+        dtype: The type of the weights that are not quantised; None where the engine decides.
+        quantisation: ``nf4`` or ``int8``; None for none that was asked for.
+        template_hash: The chat template; None where a server renders.
+        random_weights: The weights are random, and the answers mean nothing.
+    """
+
+    ref: str
+    engine: str
+    origin: str
+    sha256: str | None = None
+    adapter_sha256: str | None = None
+    dtype: str | None = None
+    quantisation: str | None = None
+    template_hash: str | None = None
+    random_weights: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model that can be asked.
+
+    Attributes:
+        engine: Answers; models that share weights share it.
+        template: Renders messages; None where a server does.
+        provenance: What it is.
+        adapter: The adapter that requests have to name.
+        context_tokens: The longest prompt and answer together; None where nobody knows.
+    """
+
+    engine: Engine
+    template: Template | None
+    provenance: Provenance
+    adapter: str | None = None
+    context_tokens: int | None = None
+
+    def request(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_new_tokens: int,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+        stop: tuple[str, ...] = (),
+        logprobs: int | None = None,
+        constraint: Constraint | None = None,
+        deadline_s: float | None = None,
+    ) -> Request:
+        """A request that asks this model; its arguments are the fields of :class:`Request`.
+
+        Raises:
+            UserError: The template does not take the messages.
+        """
+        return Request(
+            token_ids=() if self.template is None else tuple(self.template.prompt_ids(messages)),
+            max_new_tokens=max_new_tokens,
+            sampling=sampling or Sampling(),
+            seed=seed,
+            adapter=self.adapter,
+            stop=stop,
+            logprobs=logprobs,
+            constraint=constraint,
+            deadline_s=deadline_s,
+            messages=tuple(messages),
+        )
+
+    def close(self) -> None:
+        """Ends the engine, for all models that share it; to close twice is nothing."""
+        self.engine.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A model that was found here, and not opened yet.
+
+    Attributes:
+        ref: Its name.
+        model: The same, read.
+        resolved: Where it lies.
+        template: What it is asked with.
+        context_tokens: The longest prompt and answer together.
+        weights: What torch has to load; None where another engine computes.
+    """
+
+    ref: str
+    model: ModelRef
+    resolved: Resolved
+    template: Template
+    context_tokens: int
+    weights: TorchWeights | None = None
+
+    @property
+    def adapter(self) -> str | None:
+        """What the adapter is called in torch's engine: its own hash, which no other adapter has."""
+        digest = self.resolved.adapter_sha256
+        return None if digest is None else digest[:_ADAPTER_DIGITS]
+
+
+def open_engine(
+    ref: str,
+    *,
+    runs: Path,
+    device: str = "auto",
+    dtype: str | None = None,
+    template: str = "auto",
+    test_mode: bool = False,
+) -> Opened:
+    """Opens one model; see :func:`open_engines`."""
+    return open_engines([ref], runs=runs, device=device, dtype=dtype, template=template, test_mode=test_mode)[0]
+
+
+def open_engines(
+    refs: Sequence[str],
+    *,
+    runs: Path,
+    device: str = "auto",
+    dtype: str | None = None,
+    template: str = "auto",
+    test_mode: bool = False,
+) -> list[Opened]:
+    """Opens models, in their order. All are found and proved before the weights of the first are read.
+
+    Args:
+        refs: Their names.
+        runs: The folder that holds the runs.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``, for what torch runs; others choose for themselves.
+        dtype: Of the weights that torch runs, where their names say none; None as their run or their folder says.
+        template: ``auto`` (that which a model was tuned with, else its own), ``plain``, ``chatml`` or a Jinja file.
+        test_mode: Allow random weights.
+
+    Raises:
+        UserError: A model is not there, is not what its run recorded, or cannot be opened.
+    """
+    parsed = [parse_ref(ref, is_there) for ref in refs]
+    for ref, model in zip(refs, parsed, strict=True):
+        if isinstance(model, RandomWeights) and not test_mode:
+            raise UserError(f"{ref}: random weights answer nonsense: only with --test-mode")
+    resolver = Resolver(runs)
+    found = [
+        _find(ref, model, resolver, template=template, device=device, dtype=dtype)
+        for ref, model in zip(refs, parsed, strict=True)
+        if not isinstance(model, Server)
+    ]
+    here = iter(found)
+    with contextlib.ExitStack() as closing:
+        engines = _torch_engines(found, closing)
+        opened = []
+        for ref, model in zip(refs, parsed, strict=True):
+            one = _open_server(ref, model) if isinstance(model, Server) else _open(next(here), engines)
+            closing.callback(one.close)
+            opened.append(one)
+        closing.pop_all()
+    return opened
+
+
+def _find(ref: str, model: ModelRef, resolver: Resolver, *, template: str, device: str, dtype: str | None) -> _Found:
+    resolved = resolver.resolve(model)
+    if isinstance(model, Gguf):
+        from whetstone.engine.gguf_file import read_gguf
+
+        file = read_gguf(resolved.path, template)
+        return _Found(ref, model, resolved, file.template, file.context_tokens)
+    rendered, context = template_of(resolved, template), context_tokens(load_config(resolved.path))
+    if not isinstance(model, Weights | RunModel | RandomWeights):
+        return _Found(ref, model, resolved, rendered, context)
+    weights = torch_weights(model, resolved, rendered, device=device, dtype=dtype)
+    return _Found(ref, model, resolved, rendered, context, weights)
+
+
+def _torch_engines(found: Sequence[_Found], closing: contextlib.ExitStack) -> dict[TorchWeights, Engine]:
+    """One engine for each copy of weights, with the adapters of all models that are otherwise the same."""
+    engines: dict[TorchWeights, Engine] = {}
+    for first in found:
+        if first.weights is None or first.weights in engines:
+            continue
+        # Slow to import, and not needed for the other engines.
+        from whetstone.engine.torch_engine import TorchEngine
+
+        sharers = [one for one in found if one.weights == first.weights]
+        adapters = {one.adapter: one.resolved.adapter for one in sharers if one.adapter and one.resolved.adapter}
+        engine = TorchEngine(load_torch(first.weights, first.ref), first.template, adapters=adapters)
+        closing.callback(engine.close)
+        engines[first.weights] = engine
+    return engines
+
+
+def _open(one: _Found, engines: Mapping[TorchWeights, Engine]) -> Opened:
+    resolved, weights = one.resolved, one.weights
+    provenance = Provenance(
+        ref=one.ref,
+        engine="torch",
+        origin=resolved.origin,
+        sha256=resolved.sha256,
+        adapter_sha256=resolved.adapter_sha256,
+        template_hash=one.template.hash,
+    )
+    if weights is not None:
+        held = replace(provenance, dtype=weights.dtype, quantisation=weights.described(), random_weights=weights.random)
+        return Opened(engines[weights], one.template, held, one.adapter, one.context_tokens)
+    if isinstance(one.model, Gguf):
+        from whetstone.engine.llama_cpp import llama_cpp_engine
+
+        engine = llama_cpp_engine(resolved.path, one.template, context_tokens=one.context_tokens)
+        provenance = replace(provenance, engine="llama.cpp")
+    else:
+        from whetstone.engine.mlx_engine import mlx_engine
+
+        engine = mlx_engine(resolved.path, one.template, adapter=resolved.adapter)
+        provenance = replace(provenance, engine="mlx")
+    return Opened(engine, one.template, provenance, context_tokens=one.context_tokens)
+
+
+def _open_server(ref: str, server: Server) -> Opened:
+    """A server; it gets ``WHETSTONE_API_KEY``, and the key of OpenAI goes to nobody but OpenAI."""
+    from whetstone.engine.http_engine import HttpEngine
+
+    key = os.environ.get(_KEY)
+    if not key and urlsplit(server.url).hostname == _OPENAI:
+        key = os.environ.get(_OPENAI_KEY)
+    engine = HttpEngine(server.url, server.model, api_key=key)
+    return Opened(engine, None, Provenance(ref=ref, engine="http", origin=server.url))
