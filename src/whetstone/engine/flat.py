@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -73,37 +74,66 @@ class Piece:
     token_ids: Sequence[int]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Index:
+    """Where the tokens of a group go, each ``(tokens,)``.
+
+    Attributes:
+        entry: Which of the group's rows.
+        offset: Which of its queries.
+        row: Which row of the slab.
+        position: Which place of it.
+    """
+
+    entry: torch.Tensor
+    offset: torch.Tensor
+    row: torch.Tensor
+    position: torch.Tensor
+
+
 class Group:
     """Pieces of one slab with about equally many tokens, which attend together.
 
     The queries of a group are padded to ``(rows, heads, queries, head_dim)``. A group of single tokens takes all rows
-    of the slab up to its last, so that keys are read where they stand; rows between that are not asked compute nonsense
-    that nobody reads.
+    of the slab from its first to its last, so that keys are read where they stand; rows between that are not asked
+    compute nonsense that nobody reads.
     """
 
     def __init__(self, pieces: Sequence[Piece], device: torch.device) -> None:
         self._slab = pieces[0].slab
         counts = [len(piece.token_ids) for piece in pieces]
+        rows = [piece.row for piece in pieces]
         self.tokens = sum(counts)
         self._queries = max(counts)
         self._keys = max(piece.start + count for piece, count in zip(pieces, counts, strict=True))
-        rows = [piece.row for piece in pieces]
-        place = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
-        positions = [piece.start + offset for piece in pieces for offset in range(len(piece.token_ids))]
-        self._place = torch.tensor(place, device=device)
-        self._positions = torch.tensor(positions, device=device)
-        if self._queries == 1:
-            self._rows: slice | torch.Tensor = slice(0, max(rows) + 1)
-            self._count, self._entry = max(rows) + 1, self._place
-            self._dense = rows == list(range(len(rows)))
-        else:
-            self._rows = slice(rows[0], rows[0] + 1) if len(rows) == 1 else torch.tensor(rows, device=device)
-            entry = [index for index, count in enumerate(counts) for _ in range(count)]
-            self._count, self._entry = len(rows), torch.tensor(entry, device=device)
-            self._dense = len(rows) == 1
-        self._offsets = torch.tensor([offset for count in counts for offset in range(count)], device=device)
-        self._same = self._dense and len(set(positions)) == 1
         self._masks: dict[int | None, torch.Tensor | None] = {}
+        # Views of all layers are made at once: one by one they take a step longer than what is done with them.
+        layers = self._slab.cache.flatten(0, 1)
+        self._seen: Sequence[torch.Tensor] = ()
+        self._new: Sequence[torch.Tensor] = ()
+        self._rows = rows
+        if self._queries == 1 or len(rows) == 1:
+            self._seen = layers[:, rows[0] : rows[-1] + 1, :, : self._keys].unbind(0)
+        if len(rows) == 1:
+            self._new = layers[:, rows[0], :, pieces[0].start : self._keys].unbind(0)
+        if self._queries == 1:
+            self._count = rows[-1] + 1 - rows[0]
+            entry = [row - rows[0] for row in rows]
+        else:
+            self._count = len(rows)
+            entry = [index for index, count in enumerate(counts) for _ in range(count)]
+        self._dense = self._count * self._queries == self.tokens
+        offsets = [offset for count in counts for offset in range(count)]
+        starts = [piece.start for piece, count in zip(pieces, counts, strict=True) for _ in range(count)]
+        place = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
+        self._columns, self._device = (entry, offsets, starts, place), device
+        self._level = self._queries == 1 and min(starts) == max(starts) and self._dense
+
+    @cached_property
+    def _index(self) -> "_Index":
+        """Made only where it is needed: a single token of a single request needs none."""
+        entry, offset, start, row = torch.tensor(self._columns, device=self._device)
+        return _Index(entry, offset, row, start + offset)
 
     def attend(self, layer: int, states: States, rule: AttentionRule) -> torch.Tensor:
         """Keeps the new keys and values and gives what the queries see: ``(tokens, heads, head_dim)``.
@@ -114,33 +144,46 @@ class Group:
             rule: How the layer attends.
         """
         query, new_keys, new_values = states
-        cache = self._slab.cache[layer]
-        cache[0, self._place, :, self._positions] = new_keys
-        cache[1, self._place, :, self._positions] = new_values
-        keys, values = cache[0, self._rows, :, : self._keys], cache[1, self._rows, :, : self._keys]
-        heads, dim = query.shape[1:]
-        shared = heads // keys.shape[1]
-        padded = self._padded(query).view(self._count, self._queries, keys.shape[1], shared, dim)
-        # (rows, key heads, query heads that share one x queries, head_dim)
-        padded = padded.permute(0, 2, 3, 1, 4).reshape(self._count, keys.shape[1], shared * self._queries, dim)
+        self._keep(2 * layer, new_keys)
+        self._keep(2 * layer + 1, new_values)
+        keys, values = self._held(2 * layer), self._held(2 * layer + 1)
+        key_heads, shared = keys.shape[1], query.shape[1] // keys.shape[1]
         mask = self._mask(rule.window, shared, query.dtype)
+        asked = self._laid_out(query, key_heads, shared)
         if rule.softcap is None:
-            seen = functional.scaled_dot_product_attention(padded, keys, values, attn_mask=mask, scale=rule.scale)
+            seen = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask, scale=rule.scale)
         else:
-            seen = _capped(padded, keys, values, mask, rule.scale, rule.softcap)
-        seen = seen.view(self._count, keys.shape[1], shared, self._queries, dim).permute(0, 3, 1, 2, 4)
-        seen = seen.reshape(self._count, self._queries, heads, dim)
+            seen = _capped(asked, keys, values, mask, rule.scale, rule.softcap)
+        if self._queries > 1:
+            seen = seen.view(self._count, key_heads, shared, self._queries, -1).permute(0, 3, 1, 2, 4)
         if self._dense:
-            return seen.view(self.tokens, heads, dim)
-        return seen[self._entry, self._offsets]
+            return seen.reshape(query.shape)
+        return seen.reshape(self._count, self._queries, *query.shape[1:])[self._index.entry, self._index.offset]
 
-    def _padded(self, query: torch.Tensor) -> torch.Tensor:
-        """``(rows, queries, heads, head_dim)``."""
-        if self._dense:
-            return query.view(self._count, self._queries, *query.shape[1:])
-        padded = query.new_zeros(self._count, self._queries, *query.shape[1:])
-        padded[self._entry, self._offsets] = query
-        return padded
+    def _laid_out(self, query: torch.Tensor, key_heads: int, shared: int) -> torch.Tensor:
+        """Queries as ``(rows, key heads, query heads that share one x queries, head_dim)``."""
+        dim = query.shape[-1]
+        if not self._dense:
+            padded = query.new_zeros(self._count, self._queries, *query.shape[1:])
+            padded[self._index.entry, self._index.offset] = query
+            query = padded
+        if self._queries == 1:
+            return query.reshape(self._count, key_heads, shared, dim)
+        query = query.reshape(self._count, self._queries, key_heads, shared, dim)
+        return query.permute(0, 2, 3, 1, 4).flatten(2, 3)
+
+    def _keep(self, which: int, new: torch.Tensor) -> None:
+        """Writes new keys or values of a layer, ``(tokens, heads, head_dim)``, to their places."""
+        if self._new:
+            self._new[which].copy_(new.transpose(0, 1))
+        else:
+            self._slab.cache[which // 2, which % 2, self._index.row, :, self._index.position] = new
+
+    def _held(self, which: int) -> torch.Tensor:
+        """Keys or values of a layer, ``(rows, heads, keys, head_dim)``."""
+        if self._seen:
+            return self._seen[which]
+        return self._slab.cache[which // 2, which % 2, self._rows, :, : self._keys]
 
     def _mask(self, window: int | None, shared: int, dtype: torch.dtype) -> torch.Tensor | None:
         """What is added to the products, ``(rows, 1, shared x queries, keys)``; None where everything is seen."""
@@ -149,15 +192,15 @@ class Group:
         return self._masks[window]
 
     def _make_mask(self, window: int | None, shared: int, dtype: torch.dtype) -> torch.Tensor | None:
-        if self._same and (window is None or self._keys <= window):
+        if self._level and (window is None or self._keys <= window):
             return None
-        position = self._positions.new_zeros(self._count, self._queries)
-        position[self._entry, self._offsets] = self._positions
-        key = torch.arange(self._keys, device=position.device)
+        position = torch.zeros(self._count, self._queries, dtype=torch.long, device=self._device)
+        position[self._index.entry, self._index.offset] = self._index.position
+        key = torch.arange(self._keys, device=self._device)
         seen = key <= position[..., None]
         if window is not None:
             seen &= position[..., None] - key < window
-        added = torch.zeros(seen.shape, dtype=dtype, device=position.device).masked_fill_(~seen, float("-inf"))
+        added = torch.zeros(seen.shape, dtype=dtype, device=self._device).masked_fill_(~seen, float("-inf"))
         return added.repeat(1, shared, 1)[:, None]
 
 

@@ -51,7 +51,7 @@ class Product:
         sizes = [base.out_features for base in bases]
         weight = bases[0].weight.data if len(bases) == 1 else torch.cat([base.weight.data for base in bases])
         bias = None if bases[0].bias is None else torch.cat([base.bias.data for base in bases])
-        self._weight, self._bias = weight, bias
+        self._weight, self._bias = weight.t(), bias
         self._packed: torch.Tensor | None = None
         self._bases = bases
         if len(bases) > 1:
@@ -65,7 +65,7 @@ class Product:
         Args:
             keep: Whether the weights as they were are needed elsewhere; they are given up if not.
         """
-        weight = self._weight
+        weight = self._weight.t()
         if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PACKED_ROWS)
@@ -74,18 +74,18 @@ class Product:
             for base in self._bases:
                 base.weight.data = self._weight
 
-    def __call__(self, x: torch.Tensor, shares: Sequence[Share], *, last: bool = False) -> torch.Tensor:
+    def __call__(
+        self, x: torch.Tensor, shares: Sequence[Share], *, onto: torch.Tensor | None = None, last: bool = False
+    ) -> torch.Tensor:
         """The product, ``(tokens, out)``.
 
         Args:
             x: ``(tokens, in)``.
             shares: Which tokens belong to which adapter.
+            onto: What it is added to, ``(tokens, out)``.
             last: Whether the tokens are the last ones of all requests.
         """
-        if self._packed is None:
-            output = functional.linear(x, self._weight, self._bias)
-        else:
-            output = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        output = self._of_base(x, onto)
         for share in shares:
             added = self._added[share.adapter]
             if added is not None:
@@ -94,6 +94,17 @@ class Product:
                 delta = functional.linear(functional.linear(x[places].to(down.dtype), down), up)
                 output[places] = (output[places] + delta).to(output.dtype)
         return output
+
+    def _of_base(self, x: torch.Tensor, onto: torch.Tensor | None) -> torch.Tensor:
+        if self._packed is not None:
+            output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self._bias, "none", [], "")
+        elif onto is not None and self._bias is None:
+            return torch.addmm(onto, x, self._weight)
+        elif self._bias is None:
+            output = torch.mm(x, self._weight)
+        else:
+            output = torch.addmm(self._bias, x, self._weight)
+        return output if onto is None else onto + output
 
 
 def _joined(
@@ -117,10 +128,26 @@ def _joined(
     return down, up
 
 
+class _Norm:
+    """Root mean square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467)."""
+
+    def __init__(self, norm: Any) -> None:
+        self._weight = norm.weight.data
+        self._epsilon = float(norm.variance_epsilon)
+        self._added = self._weight.new_tensor(self._epsilon)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype in (torch.bfloat16, torch.float16):
+            return functional.rms_norm(x, self._weight.shape, self._weight, self._epsilon)
+        # rms_norm is put together from twice as many operations.
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return (x * torch.addcmul(self._added, length, length, value=1 / x.shape[-1]).rsqrt_()).mul_(self._weight)
+
+
 class _Layer:
     def __init__(self, layer: Any, adapters: Sequence[str]) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        self.first_norm, self.second_norm = layer.input_layernorm, layer.post_attention_layernorm
+        self.first_norm, self.second_norm = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
         self.qkv = Product([attention.q_proj, attention.k_proj, attention.v_proj], adapters)
         self.o = Product([attention.o_proj], adapters)
         self.gate_up = Product([mlp.gate_proj, mlp.up_proj], adapters)
@@ -130,7 +157,8 @@ class _Layer:
         self.queries = self._heads(attention.q_proj)
         self.keys = self._heads(attention.k_proj)
         # Qwen 3 normalises queries and keys, each head by itself.
-        self.head_norms = (attention.q_norm, attention.k_norm) if attention.config.model_type == "qwen3" else None
+        normalised = attention.config.model_type == "qwen3"
+        self.head_norms = (_Norm(attention.q_norm), _Norm(attention.k_norm)) if normalised else None
 
     def _heads(self, projection: Any) -> int:
         return int(projection.out_features // self.head_dim)
@@ -141,8 +169,7 @@ class _Layer:
         turning = heads[:, : self.queries + self.keys]
         if self.head_norms is not None:
             of_queries, of_keys = self.head_norms
-            parts = turning[:, : self.queries], turning[:, self.queries :]
-            turning = torch.cat([_normalised(of_queries, parts[0]), _normalised(of_keys, parts[1])], dim=1)
+            turning = torch.cat([of_queries(turning[:, : self.queries]), of_keys(turning[:, self.queries :])], dim=1)
         half = self.head_dim // 2
         turned = torch.cat([turning[..., half:], turning[..., :half]], dim=-1)
         rotated = torch.addcmul(turning * cos, turned, sin)
@@ -164,7 +191,7 @@ class LeanDecoder:
             rules: How each of its layers attends.
         """
         body: Any = model.model
-        self._embedding, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, body.norm
+        self._embedding, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, _Norm(body.norm)
         self._layers = [_Layer(layer, adapters) for layer in body.layers]
         self._head = Product([model.lm_head], adapters)
         self._tied = model.lm_head.weight is body.embed_tokens.weight
@@ -178,12 +205,12 @@ class LeanDecoder:
         # (-b, a) for (a, b): the sign of the turned half goes into the sine.
         cos, sin = cos[0, :, None], torch.cat([-sin[0, :, None, :half], sin[0, :, None, half:]], dim=-1)
         for index, (layer, rule) in enumerate(zip(self._layers, self._rules, strict=True)):
-            states = layer.states(layer.qkv(_normalised(layer.first_norm, x), shares), cos, sin)
+            states = layer.states(layer.qkv(layer.first_norm(x), shares), cos, sin)
             seen = attend(step.groups, index, states, rule)
-            x = x + layer.o(seen.reshape(len(x), -1), shares)
-            gate, up = layer.gate_up(_normalised(layer.second_norm, x), shares).chunk(2, dim=-1)
-            x = x + layer.down(layer.activation(gate) * up, shares)
-        return self._head(_normalised(self._norm, x[step.last]), shares, last=True)
+            x = layer.o(seen.reshape(len(x), -1), shares, onto=x)
+            gate, up = layer.gate_up(layer.second_norm(x), shares).chunk(2, dim=-1)
+            x = layer.down(layer.activation(gate) * up, shares, onto=x)
+        return self._head(self._norm(x[step.last]), shares, last=True)
 
     def pack(self) -> None:
         """Lays weights out for the processor, where it has a layout of its own; the model itself is of no use then."""
@@ -191,8 +218,3 @@ class LeanDecoder:
             for product in layer.products():
                 product.pack(keep=False)
         self._head.pack(keep=self._tied)
-
-
-def _normalised(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    """Root mean square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467)."""
-    return functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)

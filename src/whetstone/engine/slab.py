@@ -224,7 +224,7 @@ class KeyValueStore:
         for slab in self.slabs:
             for index, row in enumerate(slab.rows):
                 if row is None:
-                    slab.held[index] = slab.planned[index] = 0
+                    slab.held[index] = slab.planned[index] = slab.used[index] = 0
 
     def _free_row(self, tokens: int, match: "Match") -> tuple[Slab, int] | None:
         slab = match.slab
