@@ -125,7 +125,7 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
         for row, chooser in enumerate(choosers):
             if chooser.edits:
                 chooser.edit(scores[row])
-    tokens = scores.argmax(dim=-1)
+    tokens = _largest(scores)
     drawn = [row for row, chooser in enumerate(choosers) if chooser.sampling.temperature > 0]
     usable = scores.gather(-1, tokens[:, None])[:, 0].isfinite()
     if drawn:
@@ -140,6 +140,14 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
             chooser.note(token_id)
             choices.append(Choice(token_id, logprobs.get(row)))
     return choices
+
+
+def _largest(scores: torch.Tensor) -> torch.Tensor:
+    """The place of the largest score of each row, the first where several are; of a NaN where there is one."""
+    if scores.device.type != "cpu":
+        return scores.argmax(dim=-1)
+    # On a processor NumPy searches five times as fast.
+    return torch.from_numpy(_wide(scores).numpy().argmax(axis=-1))
 
 
 def _fault(logits: torch.Tensor) -> str:
