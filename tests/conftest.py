@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, settings
 
 from whetstone.data.example import Example, Message
 from whetstone.data_section import Data, GrammarSource
-from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Arm, Sample
-from whetstone.experiment import Experiment, Judge, MustImprove, MustNotRegress
+from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
+from whetstone.experiment import Experiment, ExtraArm, Judge, MustImprove, MustNotRegress
 from whetstone.model_section import Model
-from whetstone.run import DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
+from whetstone.run import ArmRecord, DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
 from whetstone.section import stable_hash
 
 # A busy machine is not a failed property, and a commit must not fail on another commit's luck.
@@ -48,7 +48,7 @@ class MakeRun(Protocol):
         *,
         n: int = 300,
         group_size: int = 1,
-        arms: Sequence[Arm] = ARMS,
+        arms: Sequence[str | ExtraArm] = ARMS,
         tuned_skill: float = 0.62,
         tuning: bool = True,
     ) -> Run: ...
@@ -65,20 +65,21 @@ def _make_run(
     *,
     n: int = 300,
     group_size: int = 1,
-    arms: Sequence[Arm] = ARMS,
+    arms: Sequence[str | ExtraArm] = ARMS,
     tuned_skill: float = 0.62,
     tuning: bool = True,
 ) -> Run:
     run = Run(path)
     run.samples.mkdir(parents=True)
     examples = [_example(index, group_size) for index in range(n)]
-    manifest = _manifest(run.name, tuning, stable_hash([example.as_row() for example in examples]))
+    extra_arms = tuple(arm for arm in arms if isinstance(arm, ExtraArm))
+    manifest = _manifest(run.name, tuning, stable_hash([example.as_row() for example in examples]), extra_arms)
     run.write(manifest)
     judgement = manifest.judgement.fingerprint() if manifest.judgement else ""
     _write_rows(run.samples / "examples.jsonl", [example.as_row() for example in examples])
     skills = {COPY_INPUT: 0.0, BASE: 0.38, BASE_AGAIN: 0.38, TUNED: tuned_skill}
-    for arm in arms:
-        samples = [_sample(example, index, arm, skills[arm]) for index, example in enumerate(examples)]
+    for arm in (one.name if isinstance(one, ExtraArm) else one for one in arms):
+        samples = [_sample(example, index, arm, skills.get(arm, 0.5)) for index, example in enumerate(examples)]
         samples = [replace(sample, judgement=judgement) for sample in samples]
         _write_rows(run.samples / f"{arm}.jsonl", [sample.as_row() for sample in samples])
     if tuning:
@@ -106,7 +107,7 @@ def _example(index: int, group_size: int) -> Example:
     )
 
 
-def _sample(example: Example, index: int, arm: Arm, skill: float) -> Sample:
+def _sample(example: Example, index: int, arm: str, skill: float) -> Sample:
     # The base is asked twice with the same luck but for every fiftieth example: the noise floor.
     again = arm == BASE_AGAIN and index % 50 == 7
     draw = random.Random(f"{example.id} {'base' if arm == BASE_AGAIN and not again else arm}")
@@ -161,8 +162,9 @@ def _logged_step(step: int) -> dict[str, Any]:
     }
 
 
-def _experiment(name: str) -> Experiment:
+def _experiment(name: str, extra_arms: tuple[ExtraArm, ...]) -> Experiment:
     judge = Judge(
+        arms=extra_arms,
         must_improve=(MustImprove(over="base"), MustImprove(over="copy-input")),
         must_not_regress=(
             MustNotRegress(metric="over_edit", margin=0.05),
@@ -178,8 +180,8 @@ def _experiment(name: str) -> Experiment:
     )
 
 
-def _manifest(name: str, tuning: bool, data_hash: str) -> Manifest:
-    experiment = _experiment(name)
+def _manifest(name: str, tuning: bool, data_hash: str, extra_arms: tuple[ExtraArm, ...]) -> Manifest:
+    experiment = _experiment(name, extra_arms)
     base = WeightsRecord(origin="builtin:demo-base", sha256="3f" * 32, parameters=134_515_008)
     tuned = WeightsRecord(
         origin=f"{name}/adapter", sha256="a7" * 32, parameters=139_400_064, trainable_parameters=4_884_480
@@ -215,8 +217,26 @@ def _manifest(name: str, tuning: bool, data_hash: str) -> Manifest:
             base_sha256=base.sha256,
             device="cpu",
             packages={"torch": "2.9.0"},
+            arms=tuple(_arm_record(arm) for arm in extra_arms),
         ),
         notes=("bfloat16 was asked for; this processor has none, so float32 was used.",),
+    )
+
+
+def _arm_record(arm: ExtraArm) -> ArmRecord:
+    served = arm.model.startswith("http")
+    return ArmRecord(
+        name=arm.name,
+        ref=arm.model,
+        engine="http" if served else "torch",
+        origin="made up",
+        sha256=None if served else "3f" * 32,
+        adapter_sha256=None if served else "a7" * 32,
+        dtype=None if served else "float32",
+        quantisation=None if served else "int8",
+        template_hash=None if served else "5e" * 8,
+        random_weights=False,
+        packages={},
     )
 
 

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
 from whetstone.data_section import FilesSource, FindingCode, GrammarSource, ParallelSource
 from whetstone.errors import UserError
-from whetstone.experiment import load_experiment
+from whetstone.evaluate.sample import ARMS as ARMS_OF_ALL
+from whetstone.experiment import ExtraArm, Judge, load_experiment
 from whetstone.recipes import recipe_names, recipe_path, recipe_summary
 
 GOOD = """\
@@ -27,6 +29,8 @@ judge:
 serve:
   port: 8000
 """
+
+ARMS = "  arms:\n    - {{name: {}, model: tuned@int8}}\n    - {{name: other, model: base}}\nserve:"
 
 SOURCE = "{grammar: corrections, train: 50, test: 20}"
 
@@ -85,6 +89,9 @@ BROKEN = {
         "judge.must_improve",
         "at least 1",
     ),
+    "an arm that there always is": (GOOD.replace("serve:", ARMS.format("Tuned")), 15, "judge.arms.0.name", "taken"),
+    "an arm with a dot": (GOOD.replace("serve:", ARMS.format("int.8")), 15, "judge.arms.0.name", "pattern"),
+    "two arms of one name": (GOOD.replace("serve:", ARMS.format("OTHER")), 14, "judge.arms", "more than one"),
     "repeated key": (GOOD + "model:\n  base: x\n", 16, "model", "already given on line 1"),
     "bad name": (GOOD + "name: ../up\n", 16, "name", "pattern"),
     "a date": (GOOD + "name: 2026-01-01\n", 16, "name", "quote it"),
@@ -212,6 +219,41 @@ def test_fingerprints_tell_training_from_judging(tmp_path: Path) -> None:
     assert first.training_fingerprint() == judged.training_fingerprint() != trained.training_fingerprint()
     assert first.judge.fingerprint() != judged.judge.fingerprint()
     assert len({first.fingerprint(), judged.fingerprint(), trained.fingerprint()}) == 3
+
+
+def test_a_rule_without_extra_arms_keeps_the_hash_that_was_frozen_in_runs() -> None:
+    assert Judge().fingerprint() == "79959db361c3c8af"
+    arm = ExtraArm(name="tuned-int8", model="tuned@int8")
+    assert Judge(arms=(arm,)).fingerprint() != Judge().fingerprint()
+    assert Judge.model_validate_json(Judge(arms=(arm,)).model_dump_json()) == Judge(arms=(arm,))
+    assert "arms" not in Judge().model_dump()
+
+
+def test_every_arm_that_there_always_is_has_its_name_to_itself() -> None:
+    for name in (*ARMS_OF_ALL, "examples"):
+        with pytest.raises(ValidationError, match="taken"):
+            ExtraArm(name=name, model="base")
+
+
+def test_files_that_arms_name_are_taken_from_the_files_folder(tmp_path: Path) -> None:
+    for name in ("base", "mine", "q4.gguf", "an@int8"):
+        (tmp_path / name).mkdir()
+    given = {
+        "base": "base",
+        "merged@bfloat16": "merged@bfloat16",
+        "./base@int8": f"{tmp_path}/base@int8",
+        "builtin:demo-base+mine@nf4": f"builtin:demo-base+{tmp_path}/mine@nf4",
+        "an@int8": f"{tmp_path}/an@int8",
+        "gguf:q4.gguf": f"gguf:{tmp_path}/q4.gguf",
+        "mlx:base+mine": f"mlx:{tmp_path}/base+{tmp_path}/mine",
+        "run:mine": "run:mine",
+        "http://127.0.0.1:8080/v1#mine": "http://127.0.0.1:8080/v1#mine",
+        "owner/name": "owner/name",
+    }
+    arms = "".join(f"    - {{name: a{index}, model: '{model}'}}\n" for index, model in enumerate(given))
+    loaded = load_experiment(write(tmp_path, GOOD.replace("serve:", f"  arms:\n{arms}serve:"))).judge.arms
+    assert [arm.model for arm in loaded] == list(given.values())
+    assert [arm.baseline for arm in loaded][:3] == ["base", "tuned", "tuned"]
 
 
 @pytest.mark.parametrize("name", recipe_names())

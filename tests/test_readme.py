@@ -1,5 +1,6 @@
 """The README's commands are run as they stand there, on experiments made small; its YAML is read by the real loader."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -10,12 +11,17 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, PhiConfig
 
 from whetstone.experiment import load_experiment
+from whetstone.files import read_jsonl
 from whetstone.models.load import BUILTIN_BASE, locate
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.startswith("whet")]
+# As for the shell, a comment begins behind a space: run:NAME#base holds none.
+COMMANDS = [
+    re.sub(r"\s#.*", "", line).strip() for block in BLOCKS for line in block.splitlines() if line.startswith("whet")
+]
+QUESTION = "Correct: She go home ."
 SMALLER = (
     (r"train: \d+, validation: \d+, test: \d+", "train: 64, validation: 4, test: 24"),
     (r"epochs: [\d.]+", "steps: 4"),
@@ -46,14 +52,26 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
         "OMP_NUM_THREADS": "1",
     }
     _make_tiny_models(tmp_path)
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": QUESTION}) + "\n")
     run = [command for command in COMMANDS if not command.startswith(("whet demo", "whet show demo"))]
-    assert len(run) >= 8
+    assert len(run) >= 8 and any("chat" in command for command in run)
     for command in run:
         done = subprocess.run(
-            ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment,
+            input=f"{QUESTION}\n",  # what is typed in a chat
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
         allowed = (0, 1, 3) if "compare" in command else (0,)
         assert done.returncode in allowed, f"{command}\n{done.stdout}\n{done.stderr}"
+        if "chat" in command:
+            assert [line for line in done.stdout.splitlines() if line.startswith("──")] == [
+                "── run:grammar-lora",
+                "── run:grammar-lora#base",
+            ]
         for path in tmp_path.glob("*.yaml"):
             text = path.read_text()
             for pattern, small in SMALLER:
@@ -62,6 +80,8 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
         adapter = tmp_path / "runs" / "grammar-lora" / "adapter"
         if adapter.exists() and not (tmp_path / "their-adapter").exists():
             shutil.copytree(adapter, tmp_path / "their-adapter")
+    (answer,) = read_jsonl(tmp_path / "answers.jsonl")
+    assert answer["finish_reason"] in ("stop", "length") and answer["new_tokens"] > 0
 
 
 def test_the_readmes_experiment_is_one(tmp_path: Path) -> None:

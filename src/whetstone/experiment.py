@@ -9,9 +9,9 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from whetstone.data_section import CatalogueSource, Data, FilesSource, ParallelSource, Source
 from whetstone.model_section import Model
@@ -23,6 +23,7 @@ from whetstone.yaml_source import YamlSource
 __all__ = [
     "NAME_PATTERN",
     "Experiment",
+    "ExtraArm",
     "Generation",
     "Judge",
     "MustImprove",
@@ -33,6 +34,14 @@ __all__ = [
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a run may be called: a plain folder name on every system."""
+
+_ARM_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+"""What an arm may be called: as a run, but without a dot, which parts the keys of a report."""
+
+_TAKEN = ("copy-input", "base", "base-again", "tuned", "examples")
+"""The arms of every comparison, and what lies beside their files."""
+
+_OWN = re.compile(r"(tuned|base|merged)(@.*)?")
 
 GateMetric = Literal["exact_match", "over_edit", "empty", "too_short", "extra_text", "truncated"]
 """The metrics that have a better direction; the others describe."""
@@ -63,6 +72,34 @@ class MustNotRegress(Section):
     margin: Annotated[float, Field(gt=0)]
 
 
+class ExtraArm(Section):
+    """One more arm: measured and described like the four, and no part of any gate."""
+
+    name: Annotated[str, Field(pattern=f"^{_ARM_PATTERN}$")]
+    model: Annotated[str, Field(min_length=1)]
+    """``tuned``, ``base`` or ``merged`` (the adapter merged into the base) of this run, perhaps with ``@float32``,
+    ``@bfloat16``, ``@int8`` or ``@nf4``; anything else names a model as in ``whet chat``: ``run:OTHER``,
+    ``DIR+ADAPTER``, ``gguf:FILE``, ``mlx:DIR``, ``http://HOST/v1#MODEL``."""
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> "ExtraArm":
+        # Some file systems take upper and lower case for the same name.
+        if self.name.casefold() in _TAKEN:
+            raise KeyedError("name", f"'{self.name}' is taken by what every comparison has; give another name")
+        return self
+
+    @property
+    def own(self) -> tuple[str, str] | None:
+        """Which model of this run it is, and its precision with the sign before it; None where it is another model."""
+        found = _OWN.fullmatch(self.model)
+        return None if found is None else (found[1], found[2] or "")
+
+    @property
+    def baseline(self) -> Literal["base", "tuned"]:
+        """The arm that it is a variant of, and is compared with."""
+        return "base" if self.own is not None and self.own[0] == "base" else "tuned"
+
+
 class Judge(Section):
     """The rule of the verdict, fixed before generation."""
 
@@ -75,6 +112,21 @@ class Judge(Section):
         MustImprove(over="copy-input"),
     )
     must_not_regress: tuple[MustNotRegress, ...] = ()
+    arms: tuple[ExtraArm, ...] = ()
+    """Models that are measured beside the four arms: quantised, merged or served variants, or any others."""
+
+    @model_validator(mode="after")
+    def _arms_differ_in_name(self) -> "Judge":
+        names = [arm.name.casefold() for arm in self.arms]
+        for arm in self.arms:
+            if names.count(arm.name.casefold()) > 1:
+                raise KeyedError("arms", f"more than one is called '{arm.name}'; give each a name of its own")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_was_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out arms where there are none, so that a rule without them keeps its hash."""
+        return {key: value for key, value in handler(self).items() if key != "arms" or value}
 
     def rules(self) -> tuple[MustImprove | MustNotRegress, ...]:
         """All statistical gates, in the order in which they are reported."""
@@ -160,7 +212,12 @@ def _with_absolute_paths(experiment: Experiment, folder: Path, yaml: YamlSource)
     if data.replay is not None:
         source = paths.source(data.replay.source, "data", "replay", "source")
         data = data.model_copy(update={"replay": data.replay.model_copy(update={"source": source})})
-    return experiment.model_copy(update={"model": model, "data": data})
+    arms = (
+        arm if arm.own else arm.model_copy(update={"model": paths.reference(arm.model)})
+        for arm in experiment.judge.arms
+    )
+    judge = experiment.judge.model_copy(update={"arms": tuple(arms)})
+    return experiment.model_copy(update={"model": model, "data": data, "judge": judge})
 
 
 @dataclass(frozen=True)
@@ -190,6 +247,18 @@ class _Paths:
             return (self.folder / text).exists()
         except (OSError, ValueError):
             return False
+
+    def reference(self, text: str) -> str:
+        """The name of a model; files and folders in it that are beside the experiment become absolute."""
+        kind, colon, named = text.partition(":") if text.startswith(("gguf:", "mlx:")) else ("", "", text)
+        return kind + colon + "+".join(map(self._weights, named.split("+")))
+
+    def _weights(self, text: str) -> str:
+        body, sign, precision = text.rpartition("@")
+        for named, rest in ((text, ""), (body, sign + precision)):
+            if named and self.holds(named):
+                return str((self.folder / named).resolve()) + rest
+        return text
 
     def rows(self, text: str, *key: str | int) -> str:
         """A file, a folder, or (left as it is) what can only be a hub id."""

@@ -26,6 +26,7 @@ from whetstone.files import read_json, write_json
 from whetstone.section import stable_hash
 
 __all__ = [
+    "ArmRecord",
     "DataRecord",
     "Hardware",
     "Judgement",
@@ -154,6 +155,40 @@ class Tuning(Record):
     tuned: WeightsRecord
 
 
+class ArmRecord(Record):
+    """An arm beside the four: what answered, as it was opened.
+
+    Attributes:
+        name: Of the arm.
+        ref: The name that the model was opened by.
+        engine: What computed: ``torch``, ``llama.cpp``, ``mlx`` or ``http``.
+        origin: Where the weights are from, in words.
+        sha256: Hash of the weights; None where they are with a server.
+        adapter_sha256: Hash of the adapter on them.
+        dtype: The type of the weights that are not quantised; None where the engine decides.
+        quantisation: Of the weights; None for none that was asked for.
+        template_hash: The chat template; None where a server renders.
+        random_weights: The answers mean nothing.
+        packages: Versions of what computed, beside those that every judgement records.
+    """
+
+    name: str
+    ref: str
+    engine: str
+    origin: str
+    sha256: str | None
+    adapter_sha256: str | None
+    dtype: str | None
+    quantisation: str | None
+    template_hash: str | None
+    random_weights: bool
+    packages: dict[str, str]
+
+    def fingerprint(self) -> str:
+        """Hash of what answered; not of the folder that it came from."""
+        return stable_hash(self.model_dump(mode="json", exclude={"name", "ref", "origin"}))
+
+
 class Judgement(Record):
     """What was fixed before the first token was generated, so that every row can say which judgement it belongs to."""
 
@@ -165,6 +200,8 @@ class Judgement(Record):
     candidate: WeightsRecord
     device: str
     packages: dict[str, str]
+    arms: tuple[ArmRecord, ...] = ()
+    """Those beside the four."""
 
     def identity(self) -> dict[str, str]:
         """What two judgements must share for their rows to be mixed, by name; not when, and not from which folder."""
@@ -176,6 +213,7 @@ class Judgement(Record):
             "candidate weights": self.candidate.sha256,
             "device": self.device,
             "packages": stable_hash(self.packages),
+            **{f"arm {arm.name}": arm.fingerprint() for arm in self.arms},
         }
 
     def fingerprint(self) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.catalogue import metric
-from whetstone.evaluate.sample import TUNED
+from whetstone.evaluate.sample import ARMS, TUNED
 from whetstone.experiment import MustImprove, MustNotRegress
 from whetstone.run import Judgement, Manifest
 from whetstone.section import stable_hash
@@ -150,7 +150,7 @@ def _proofs(evidence: Evidence, manifest: Manifest) -> list[Gate]:
             "All arms answered the same prompts",
             holds=mismatches == 0,
             reasons=(
-                f"The prompt hashes agree on all {total} examples.",
+                f"The prompt hashes agree on all {total} examples{_asked_otherwise(evidence, judgement)}.",
                 f"{mismatches} of {total} examples were asked with different token ids.",
             ),
             remedy="Compare again with --fresh: template or tokenizer changed between arms.",
@@ -173,8 +173,21 @@ def _proof(name: str, *, holds: bool, reasons: tuple[str, str], remedy: str) -> 
 
 
 def _prompt_mismatches(evidence: Evidence) -> int:
-    arms = [evidence.samples[arm] for arm in evidence.samples]
+    """On how many examples the arms of the rule were asked with different token ids."""
+    arms = [evidence.samples[arm] for arm in ARMS if arm in evidence.samples]
     return sum(len({sample.prompt_hash for sample in answers}) > 1 for answers in zip(*arms, strict=True))
+
+
+def _asked_otherwise(evidence: Evidence, judgement: Judgement) -> str:
+    """Which arms beside the rule were asked with other token ids, and why."""
+    first = next((evidence.samples[arm] for arm in ARMS if arm in evidence.samples), ())
+    said = []
+    for arm in judgement.arms:
+        pairs = zip(evidence.samples.get(arm.name, ()), first, strict=False)
+        if any(sample.prompt_hash != other.prompt_hash for sample, other in pairs):
+            why = "rendered by the server" if arm.template_hash is None else "asked with its own template and tokenizer"
+            said.append(f"; {arm.name}: {why}")
+    return "".join(said)
 
 
 def _without_evidence(rule: MustImprove | MustNotRegress, evidence: Evidence) -> Gate:

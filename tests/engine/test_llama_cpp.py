@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ pytest.importorskip("llama_cpp")
 pytest.importorskip("gguf")
 
 from whetstone.engine.api import Request
-from whetstone.engine.llama_cpp import LlamaCppSource, llama_cpp_engine, usable_cores
+from whetstone.engine.llama_cpp import LlamaCppSource, llama_cpp_engine
 from whetstone.errors import UserError
 from whetstone.model_section import Scratch
 from whetstone.models.gguf import export_gguf
@@ -158,11 +157,7 @@ def test_a_request_longer_than_the_context_is_refused(folder: Path) -> None:
     engine.close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="affinity is asked of Linux")
-def test_cores_are_those_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    assert usable_cores() == 1
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert usable_cores() == 1
+def test_threads_are_those_that_torch_would_use(folder: Path) -> None:
+    source = LlamaCppSource(folder / "model.gguf")
+    assert source.threads == torch.get_num_threads()
+    source.close()

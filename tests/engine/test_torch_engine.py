@@ -4,7 +4,8 @@ import asyncio
 import copy
 import random
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,18 @@ BATCHED: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "mixtral": {"num_local_experts": 2},
 }
-ONE_BY_ONE: dict[str, dict[str, Any]] = {"bloom": {}, "gptj": {**GPT2, "rotary_dim": 8}, "mamba": {}}
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "v_head_dim": 12, "qk_nope_head_dim": 8}
+ONE_BY_ONE: dict[str, dict[str, Any]] = {
+    "bloom": {},
+    "gptj": {**GPT2, "rotary_dim": 8},
+    "mamba": {},
+    # Windows and chunks that are longer than what is tried, and that only masks know of.
+    "phimoe-sliding": {"num_local_experts": 2, "sliding_window": 20},
+    "llama4_text": {"num_local_experts": 2, "intermediate_size_mlp": 32, "head_dim": 8, "attention_chunk_size": 20},
+    # Values are shorter than keys.
+    "deepseek_v3": {**LATENT, "num_key_value_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1}
+    | {"num_experts_per_tok": 2, "moe_intermediate_size": 16},
+}
 LEAN = {"llama", "qwen2", "qwen2-sliding", "qwen3", "mistral-sliding"}
 
 
@@ -75,7 +87,7 @@ def template() -> Template:
 
 def made(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = CONFIG_MAPPING[name.partition("-")[0]](**SIZES, **(BATCHED | ONE_BY_ONE)[name])
+    config = CONFIG_MAPPING[name.partition("-")[0]](**(SIZES | (BATCHED | ONE_BY_ONE)[name]))
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
         # Fresh weights are so small that logits are nearly equal, and greedy choices would be ties.
@@ -330,7 +342,7 @@ def test_a_deadline_ends_running_and_waiting_requests(monkeypatch: pytest.Monkey
     patient = shared.submit(Request((9, 10), 5), heard)
     shared.step()
     assert running.token_ids and running.completion is None
-    monkeypatch.setattr("whetstone.engine.torch_engine.time.monotonic", lambda: soon + 1)
+    monkeypatch.setattr("time.monotonic", lambda: soon + 1)
     while shared.step():
         pass
     ends = [answer.completion.finish_reason for answer in (running, waiting, patient) if answer.completion]
@@ -434,3 +446,169 @@ def test_the_model_stays_as_it_was_where_it_is_refused() -> None:
     assert batched(model, {}) is None
     assert model.config._attn_implementation == attention
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in untouched.items())
+
+
+def adapter(folder: Path, name: str, dtype: torch.dtype, size: float, **options: Any) -> Path:
+    """Saves an adapter whose weights differ from fresh ones by about a size."""
+    tuned = get_peft_model(made(name, dtype), LoraConfig(r=4, lora_alpha=16, task_type="CAUSAL_LM", **options))
+    torch.manual_seed(0)
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(torch.randn_like(parameter) * size)
+    tuned.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "size", "options"),
+    [
+        # Layers that are given tokens without the dimension of the batch.
+        ("opt", torch.float32, 0.1, {"target_modules": ["fc1", "fc2", "q_proj"]}),
+        ("opt", torch.float32, 0.1, {"target_modules": ["fc1"], "use_dora": True}),
+        # So little that a trial takes it for rounding.
+        ("llama", torch.bfloat16, 0.02, {"target_modules": ["q_proj", "v_proj", "down_proj"], "use_dora": True}),
+        ("llama", torch.float32, 2e-4, {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}),
+        ("llama", torch.float32, 0.1, {"target_modules": ["q_proj"], "trainable_token_indices": [9, 10, 11]}),
+        ("llama", torch.float32, 0.1, {"target_modules": "all-linear", "rank_pattern": {"up_proj": 7}}),
+        ("qwen2", torch.float32, 0.1, {"target_modules": ["q_proj", "v_proj"], "lora_bias": True}),
+        # Router and experts.
+        ("mixtral", torch.float32, 0.1, {"target_modules": "all-linear"}),
+    ],
+)
+def test_adapters_of_every_kind_are_exact(
+    name: str, dtype: torch.dtype, size: float, options: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = adapter(tmp_path, name, dtype, size, **options)
+    engine = TorchEngine(made(name, dtype), template(), stop_ids=STOP, adapters={"tuned": folder})
+    models: dict[str | None, torch.nn.Module] = {None: made(name, dtype)}
+    models["tuned"] = PeftModel.from_pretrained(made(name, dtype), folder).eval()
+    asked = [Request(prompt, 1, adapter=who, logprobs=20) for who in models for prompt in prompts(3, 6)]
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-4
+    for request, completion in zip(asked, engine.generate(asked), strict=True):
+        with torch.inference_mode():
+            logits = models[request.adapter](torch.tensor([request.token_ids])).logits[0, -1]
+        expected = logits.float().log_softmax(-1)
+        assert completion.logprobs is not None
+        for token_id, logprob in completion.logprobs[0].top:
+            assert logprob == pytest.approx(float(expected[token_id]), abs=tolerance)
+
+
+def test_an_adapter_that_would_change_the_base_is_refused(tmp_path: Path) -> None:
+    folder = adapter(tmp_path, "qwen2", torch.float32, 0.1, target_modules=["q_proj"], bias="all")
+    with pytest.raises(UserError, match="trained with bias='all', it would change what the base answers"):
+        TorchEngine(made("qwen2"), template(), stop_ids=STOP, adapters={"tuned": folder})
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "factor": 4.0},
+        {"rope_type": "dynamic", "factor": 4.0},
+    ],
+)
+def test_an_answer_does_not_depend_on_a_longer_one_beside_it(rules: dict[str, Any]) -> None:
+    model = made("llama", torch.float64)
+    settings = model.config.to_dict() | {"rope_parameters": {**rules, "original_max_position_embeddings": 64}}
+    settings["rope_parameters"]["rope_theta"] = 10_000.0
+    stretched = AutoModelForCausalLM.from_config(type(model.config)(**settings)).double().eval()
+    stretched.load_state_dict(model.state_dict())
+    engine = TorchEngine(stretched, template(), stop_ids=frozenset())
+    short, long = Request(tuple(range(8, 20)), 12), Request(tuple(8 + n % 40 for n in range(150)), 40)
+    (alone,) = engine.generate([short])
+    engine.forget()
+    assert engine.generate([long, short])[1].token_ids == alone.token_ids
+
+
+def test_two_engines_do_not_share_a_model() -> None:
+    model = made("llama")
+    TorchEngine(model, template(), stop_ids=STOP)
+    with pytest.raises(UserError, match="an engine has taken this model over; load it again"):
+        TorchEngine(model, template(), stop_ids=STOP)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"token_ids": (9, VOCABULARY)}, "from 9 to 60 in the prompt, and the model knows 0 to 59"),
+        ({"token_ids": (9, -1)}, "from -1 to 9 in the prompt"),
+        ({"token_ids": (9, 2**70)}, "in the prompt, and the model knows 0 to 59"),
+        ({"logprobs": -1}, "logprobs: -1 is out of range; give 0 or more"),
+        ({"sampling": Sampling(-1)}, "temperature: -1 is out of range"),
+        ({"sampling": Sampling(1e-40)}, "temperature: 1e-40 is out of range"),
+        ({"sampling": Sampling(float("nan"))}, "temperature: nan is out of range"),
+        ({"sampling": Sampling(1, top_p=0)}, "top_p: 0 is out of range; give a share above 0, up to 1"),
+        ({"sampling": Sampling(1, top_k=0)}, "top_k: 0 is out of range; give 1 or more"),
+        ({"sampling": Sampling(1, min_p=2)}, "min_p: 2 is out of range; give a share from 0 to 1"),
+        ({"sampling": Sampling(repetition_penalty=0)}, "repetition_penalty: 0 is out of range"),
+    ],
+)
+def test_what_no_token_can_be_chosen_by_is_refused_and_spoils_nothing(options: dict[str, Any], said: str) -> None:
+    shared = core(max_rows=2)
+    with pytest.raises(UserError, match=said):
+        shared.check(Request(**{"token_ids": (9, 10), "max_new_tokens": 3, **options}))
+    shared.check(Request((9, 10), 3, sampling=Sampling(1e-6, 1.0, 1, 1.0, 0.1), logprobs=0))
+
+
+def test_a_prompt_of_no_numbers_that_is_cancelled_half_way_spoils_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = adapter(tmp_path, "llama", torch.float64, float("nan"), target_modules=["q_proj", "k_proj", "v_proj"])
+    monkeypatch.setattr("whetstone.engine.torch_engine._PREFILL_TOKENS", 30)
+    opened = batched(made("llama", torch.float64), {"broken": folder})
+    assert opened is not None
+    shared = TorchCore(
+        opened, template().tokenizer, stop_ids=STOP, context_tokens=CONTEXT_TOKENS, max_rows=2, cache_bytes=None
+    )
+    broken = shared.submit(Request(SHARED * 2, 4, adapter="broken"), heard)
+    # Beside a longer one, a short one meets what its row held before, with a weight of zero.
+    long, short = Request((*SHARED, 9, 9, 9), 20), Request(SHARED[3:9], 50)
+    shared.step()
+    assert broken.completion is None and not broken.token_ids
+    shared.cancel(broken)
+    answers = [shared.submit(request, heard) for request in (long, short)]
+    while shared.step():
+        pass
+    for answer in answers:
+        assert answer.completion is not None
+        assert answer.completion.token_ids == alone(answer.request).token_ids
+
+
+def test_twenty_thousand_waiting_requests_cost_a_step_nothing() -> None:
+    looked = 0
+
+    class Watched(deque[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            nonlocal looked
+            for entry in super().__iter__():
+                looked += 1
+                yield entry
+
+        def popleft(self) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().popleft()
+
+    shared = core(max_rows=4)
+    shared._waiting = Watched()
+    request = Request((9, 10), 30, deadline_s=time.monotonic() + 3600)
+    answers = [shared.submit(request, heard) for _ in range(20_000)]
+    for _ in range(20):
+        assert shared.step()
+    for answer in answers[50:]:
+        shared.cancel(answer)
+    assert looked < 200
+    while shared.step():
+        pass
+    assert looked < 21_000
+    assert {answer.completion.finish_reason for answer in answers[50:] if answer.completion} == {"cancelled"}
+    assert {answer.completion.token_ids for answer in answers[:50] if answer.completion} == {alone(request).token_ids}
+
+
+def test_closing_gives_the_memory_of_running_requests_back() -> None:
+    shared = core(max_rows=2)
+    shared.submit(Request(SHARED, 50), heard)
+    shared.step()
+    (slab,) = shared._store.slabs
+    assert slab.bytes > 0
+    shared.close()
+    assert slab.bytes == 0

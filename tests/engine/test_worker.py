@@ -12,6 +12,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from whetstone.engine.answer import Answer
 from whetstone.engine.api import Completion, Delta, Request
 from whetstone.engine.one_at_a_time import OneAtATime
 from whetstone.engine.worker import Worker
@@ -204,11 +205,12 @@ def test_a_broken_engine_tells_whoever_asks_later(engine: Worker, source: Alphab
         raise RuntimeError("out of memory")
 
     source.at_call = breaks
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="out of memory"):
+    for _ in range(20):
+        with pytest.raises(RuntimeError, match="out of memory") as told:
             engine.generate([Request((1,), 2)])
         with pytest.raises(RuntimeError, match="out of memory"):
             run(streamed(engine, Request((1,), 2)))
+    assert len(told.traceback) < 20
 
 
 def test_a_closed_engine_answers_nothing(engine: Worker, source: Alphabet) -> None:
@@ -249,3 +251,33 @@ def test_closing_ends_what_is_running(engine: Worker, source: Alphabet) -> None:
 def test_generate_steps_in_the_thread_that_waits(engine: Worker, source: Alphabet) -> None:
     engine.generate([Request((1,), 4)])
     assert source.threads == {threading.get_ident()}
+
+
+def test_an_interrupted_step_ends_the_engine_and_only_its_own_thread_hears_of_ctrl_c(
+    engine: Worker, source: Alphabet
+) -> None:
+    def interrupted(calls: int) -> None:
+        raise KeyboardInterrupt
+
+    source.at_call = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate([Request((1,), 2)])
+    with pytest.raises(UserError, match="the engine was interrupted; open it again"):
+        engine.generate([Request((1,), 2)])
+    with pytest.raises(UserError, match="the engine was interrupted; open it again"):
+        run(streamed(engine, Request((1,), 2)))
+
+
+def test_waiting_for_many_answers_looks_at_each_a_few_times(engine: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    class Watched(Answer):
+        def __getattribute__(self, name: str) -> object:
+            nonlocal looked
+            looked += name == "completion"
+            return super().__getattribute__(name)
+
+    monkeypatch.setattr("whetstone.engine.one_at_a_time.Answer", Watched)
+    soon = time.monotonic() + 3600
+    assert len(engine.generate([Request((n % 26,), 1, deadline_s=soon) for n in range(500)])) == 500
+    assert looked < 500 * 12

@@ -13,7 +13,7 @@ from whetstone.engine.api import Completion, Request, Timing, Usage
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, collect, copy_input, render_prompts
 from whetstone.evaluate.evidence import load_evidence
-from whetstone.evaluate.sample import BASE, TUNED, Arm
+from whetstone.evaluate.sample import BASE, TUNED
 from whetstone.experiment import Generation
 from whetstone.files import write_atomic
 from whetstone.models.scratch import train_tokenizer
@@ -52,7 +52,7 @@ def template() -> Template:
     return Template(train_tokenizer([f"word {n}" for n in range(10)], 280))
 
 
-def generator(arm: Arm, engine: Echo, judgement: str = "j") -> Generator:
+def generator(arm: str, engine: Echo, judgement: str = "j") -> Generator:
     return Generator(arm, engine, None, judgement, torch.device("cpu"))
 
 
@@ -147,6 +147,31 @@ def test_seeds_differ_by_example_and_arm_and_are_kept_when_sampling(tmp_path: Pa
         for line in (tmp_path / f"{arm}.jsonl").read_text().splitlines()
     ]
     assert len(set(seeds)) == 20
+
+
+class Remote:
+    """Takes up one request a second, and shows the tokens of every other answer only."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        return [
+            Completion((), " said\n", "stop", Timing(n, (n + 0.25,) if n % 2 else (), n + 0.5), Usage(9, n % 2))
+            for n in range(len(requests))
+        ]
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+
+def test_times_of_a_batch_count_from_its_first_request(tmp_path: Path, template: Template) -> None:
+    prompts = render_prompts(EXAMPLES[:4], None)
+    remote = Generator("remote", Remote(), None, "j", None, prompts)
+    collect(prompts, [remote], template, GENERATION, tmp_path, lambda done, total: None)
+    kept = [json.loads(line) for line in (tmp_path / "remote.jsonl").read_text().splitlines()]
+    assert [row["end_s"] for row in kept] == [0.5, 1.5, 2.5, 3.5]
+    assert [row["first_token_s"] for row in kept] == [0.5, 1.25, 2.5, 3.25]
+    assert [row["counted_tokens"] for row in kept] == [None, 1, None, 1]
+    assert {(row["text"], row["prompt_tokens"], row["memory_bytes"]) for row in kept} == {("said", 9, None)}
+    assert len({row["prompt_hash"] for row in kept}) == 4
 
 
 def test_rows_of_another_judgement_are_not_kept(tmp_path: Path, template: Template) -> None:

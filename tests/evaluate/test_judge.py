@@ -1,7 +1,10 @@
 """Which weights each arm of a judgement has, and that the record says so."""
 
 import contextlib
-from collections.abc import Sequence
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,15 @@ from whetstone.data_section import Data, GrammarSource
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator
 from whetstone.evaluate.judge import judge
-from whetstone.experiment import Experiment, Generation, Judge
+from whetstone.experiment import Experiment, ExtraArm, Generation, Judge
 from whetstone.model_section import Model, Scratch
 from whetstone.models.adapter import add_adapter, load_adapter
-from whetstone.models.fingerprint import record_weights
+from whetstone.models.fingerprint import digest_weights, record_weights
 from whetstone.models.load import load_template, load_weights
 from whetstone.models.quantise import nf4
 from whetstone.models.scratch import save_scratch
-from whetstone.run import Run, SettingsRecord, Tuning
+from whetstone.report.summary import summarise
+from whetstone.run import Judgement, Run, SettingsRecord, Tuning
 from whetstone.train.tune import base_folder
 from whetstone.tune_section import Tune
 
@@ -217,3 +221,166 @@ def test_a_run_without_weights_names_what_makes_them(base: Path, tmp_path: Path)
     run.begin(experiment)
     with pytest.raises(UserError, match="not tuned yet; call 'whet tune'"):
         judge(run, experiment, None, fresh=False, progress=lambda done, total: None)
+
+
+def with_arms(experiment: Experiment, **models: str) -> Experiment:
+    arms = tuple(ExtraArm(name=name.replace("_", "-"), model=model) for name, model in models.items())
+    return experiment.model_copy(update={"judge": experiment.judge.model_copy(update={"arms": arms})})
+
+
+def judged(run: Run, experiment: Experiment, candidate: Path | None = None) -> Judgement:
+    """The judgement, made as the command does: by whoever holds the lock."""
+    with run.lock():
+        judge(run, experiment, candidate, fresh=False, progress=lambda done, total: None)
+    judgement = run.manifest().judgement
+    assert judgement is not None
+    return judgement
+
+
+def rows_of(run: Run, arm: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.samples / f"{arm}.jsonl").read_text().splitlines()]
+
+
+def test_variants_are_measured_like_any_arm(base: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    experiment = with_arms(
+        experiment_of(base, method="lora"),
+        tuned_again="tuned",
+        tuned_int8="tuned@int8",
+        base_nf4="base@nf4",
+        merged_bf16="merged@bfloat16",
+    )
+    run = tuned_run(tmp_path, base, experiment)
+    again, int8, nf4_, merged = judged(run, experiment).arms
+    weights, adapter = digest_weights(base), digest_weights(run.weights("adapter"))
+    assert (again.sha256, again.adapter_sha256, again.dtype, again.quantisation) == (weights, adapter, "float32", None)
+    assert (int8.sha256, int8.adapter_sha256, int8.quantisation) == (weights, adapter, "int8")
+    assert (nf4_.sha256, nf4_.adapter_sha256, nf4_.quantisation) == (weights, None, "nf4")
+    assert nf4_.packages.keys() == {"bitsandbytes"}
+    assert (merged.sha256, merged.dtype) == (digest_weights(run.weights("merged")), "bfloat16")
+    tuned = rows_of(run, "tuned")
+    for arm in (again, int8, nf4_, merged):
+        rows = rows_of(run, arm.name)
+        assert [row["prompt_hash"] for row in rows] == [row["prompt_hash"] for row in tuned]
+        assert all(row["token_ids"] and row["memory_bytes"] and row["end_s"] > 0 for row in rows)
+    assert [row["text"] for row in rows_of(run, "tuned-again")] == [row["text"] for row in tuned]
+    summary = summarise(run)
+    assert [found.baseline for found in summary.variants] == ["tuned", "tuned", "base", "tuned"]
+    assert [arm.arm for arm in summary.arms][4:] == ["tuned-again", "tuned-int8", "base-nf4", "merged-bf16"]
+
+
+def test_a_comparison_with_extra_arms_goes_on_where_it_was_interrupted(base: Path, tmp_path: Path) -> None:
+    experiment = with_arms(experiment_of(base, method="lora"), tuned_int8="tuned@int8", merged="merged")
+    run = tuned_run(tmp_path, base, experiment)
+    first = judged(run, experiment)
+    before = {path.name: path.read_text() for path in run.samples.iterdir()}
+    int8 = run.samples / "tuned-int8.jsonl"
+    int8.write_text(before["tuned-int8.jsonl"][:-40])
+    assert judged(run, experiment) == first
+    after = {path.name: path.read_text() for path in run.samples.iterdir()}
+    assert after.pop(int8.name) != before.pop(int8.name), "times differ"
+    assert after == before
+    assert len(rows_of(run, "tuned-int8")) == 3
+
+
+def test_a_judgement_that_knew_no_extra_arms_is_the_same_judgement(base: Path, tmp_path: Path) -> None:
+    experiment = experiment_of(base, method="lora")
+    run = tuned_run(tmp_path, base, experiment)
+    now = judged(run, experiment)
+    written = now.model_dump(mode="json")
+    assert written.pop("arms") == []
+    then = Judgement.model_validate(written, strict=False)
+    assert then == now
+    names = {"rule", "data", "prompts", "base weights", "candidate weights", "device", "packages"}
+    assert then.identity().keys() == names
+
+
+def test_an_arm_whose_weights_changed_is_refused(base: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    save_scratch(other, SHAPE, ["A dog."] * 3, seed=2)
+    experiment = with_arms(experiment_of(base, method="lora"), other=f"{other}@int8")
+    run = tuned_run(tmp_path, base, experiment)
+    judged(run, experiment)
+    assert rows_of(run, "other")[0]["prompt_hash"] != rows_of(run, "tuned")[0]["prompt_hash"]
+    (proof,) = [gate for gate in summarise(run).verdict.gates if "same prompts" in gate.name]
+    assert (proof.state, "other: asked with its own template" in proof.reason) == ("passed", True)
+    save_scratch(other, SHAPE, ["A dog."] * 3, seed=3)
+    with pytest.raises(UserError, match="arm other: not what was frozen"):
+        judged(run, experiment)
+
+
+@pytest.mark.parametrize(
+    ("model", "candidate", "message"),
+    [
+        ("tuned@int9", False, r"^judge\.arms\.0\.model: run:run@int9: '@int9' is no precision"),
+        ("merged", True, r"^judge\.arms\.0\.model: 'merged' is of the run's own weights"),
+        ("random:{base}", False, "random weights"),
+        ("run:nobody", False, "no run 'nobody'"),
+    ],
+)
+def test_arms_that_cannot_be_opened_are_refused_before_anything_is_frozen(
+    base: Path, tmp_path: Path, model: str, candidate: bool, message: str
+) -> None:
+    experiment = with_arms(experiment_of(base, method="lora"), extra=model.format(base=base))
+    run = tuned_run(tmp_path, base, experiment)
+    with pytest.raises(UserError, match=message):
+        judged(run, experiment, base if candidate else None)
+    assert run.manifest().judgement is None
+
+
+def test_extra_arms_are_not_asked_more_at_once_than_their_engines_answer(base: Path, tmp_path: Path) -> None:
+    experiment = with_arms(experiment_of(base, method="lora"), extra="base@int8")
+    judge_ = experiment.judge.model_copy(update={"generation": Generation(max_new_tokens=4, batch_size=65)})
+    experiment = experiment.model_copy(update={"judge": judge_})
+    run = tuned_run(tmp_path, base, experiment)
+    with pytest.raises(UserError, match=r"^judge\.generation\.batch_size: 65: judge\.arms are asked at most 64"):
+        judged(run, experiment)
+
+
+class Parrot(BaseHTTPRequestHandler):
+    """A server that says the last message again."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        said = {"content": f" {asked['messages'][-1]['content']}\n"}
+        events: list[dict[str, Any]] = [
+            {"choices": [{"index": 0, "delta": said, "finish_reason": None}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}},
+        ]
+        answer = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode() + b"data: [DONE]\n\n"
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *words: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Parrot) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{serving.server_port}/v1"
+        serving.shutdown()
+
+
+def test_a_served_model_is_an_arm(base: Path, tmp_path: Path, server: str) -> None:
+    experiment = with_arms(experiment_of(base, method="lora"), served=f"{server}#parrot")
+    run = tuned_run(tmp_path, base, experiment)
+    (arm,) = judged(run, experiment).arms
+    assert (arm.engine, arm.origin, arm.sha256, arm.template_hash) == ("http", server, None, None)
+    examples = [json.loads(line) for line in (run.samples / "examples.jsonl").read_text().splitlines()]
+    for row, example in zip(rows_of(run, "served"), examples, strict=True):
+        assert row["text"] == example["messages"][-1]["content"]
+        assert row["prompt_hash"].startswith("messages:")
+        assert (row["token_ids"], row["counted_tokens"], row["prompt_tokens"]) == ([], 2, 5)
+        assert row["memory_bytes"] is None
+        assert 0 < row["first_token_s"] <= row["end_s"]
+    summary = summarise(run)
+    (proof,) = [gate for gate in summary.verdict.gates if "same prompts" in gate.name]
+    assert (proof.state, "served: rendered by the server" in proof.reason) == ("passed", True)
+    assert summary.arms[-1].speed is not None
+    assert summary.arms[-1].speed.tokens_per_s is not None

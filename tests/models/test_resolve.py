@@ -114,6 +114,16 @@ def test_a_run_is_its_adapter_on_its_base(folder: Path) -> None:
     assert found(folder, "mlx:run:demo") == tuned
 
 
+def test_merged_weights_are_made_for_a_caller_that_holds_the_lock(folder: Path) -> None:
+    run, ref = make_run(folder), parse_ref("run:demo#merged")
+    with run.lock():
+        with pytest.raises(UserError, match="another process"):
+            Resolver(folder / "runs").resolve(ref)
+        made = Resolver(folder / "runs", held="demo").resolve(ref)
+        assert made.path == run.weights("merged")
+        assert Resolver(folder / "runs").resolve(ref) == made
+
+
 def test_a_run_that_tuned_everything_is_one_model(folder: Path) -> None:
     run = make_run(folder, method="full")
     assert (found(folder, "run:demo").path, found(folder, "run:demo").adapter) == (run.weights("model"), None)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from whetstone.evaluate.sample import ARMS
+from whetstone.experiment import ExtraArm
 from whetstone.report.page import render_page
 from whetstone.report.summary import summarise
 from whetstone.report.write import write_report
@@ -23,6 +25,7 @@ from whetstone.stats.power import examples_needed, minimum_detectable_effect
 Row = dict[str, Any]
 VOID = {"meta", "link", "input", "br", "hr", "img", "path", "line", "circle", "rect"}
 UNSEEN = {"style", "script", "title", "svg"}
+EXTRA = (ExtraArm(name="tuned-8bit", model="tuned@int8"), ExtraArm(name="base-8bit", model="base@int8"))
 
 
 @dataclass
@@ -162,6 +165,9 @@ class Rows:
 
     def _comparisons(self, metric: str, over: str, what: str, end: str = "") -> Any:
         return self._paired(metric, over, "tuned", what, end)
+
+    def _variants(self, arm: str, what: str, end: str = "") -> Any:
+        return self._paired("exact_match", {"tuned-8bit": "tuned", "base-8bit": "base"}[arm], arm, what, end)
 
     def _noise_floor(self, what: str, end: str = "") -> Any:
         return self._paired("exact_match", "base", "base-again", what, end)
@@ -332,8 +338,10 @@ def singletons(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def groups(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """This one also measured what it left of the base."""
-    run: Run = make_run(tmp_path_factory.mktemp("runs") / "groups", n=150, group_size=3, tuned_skill=0.44)
+    """This one also measured what it left of the base, and an arm beside the four."""
+    run: Run = make_run(
+        tmp_path_factory.mktemp("runs") / "groups", n=150, group_size=3, tuned_skill=0.44, arms=(*ARMS, *EXTRA)
+    )
     run.update(retention=(retained("general text", 0.1), retained("replay, held out", -0.05)))
     write_report(run)
     return run
@@ -362,7 +370,8 @@ def test_every_claim_is_recomputed_from_the_rows(run: Run, page: Page) -> None:
             wrong.append((claim, expected))
     assert not wrong
     families = "verdict examples gates arms comparisons flips noise_floor changes speed training manifest"
-    assert {claim.path.split(".")[0] for claim in page.claims} == set(families.split())
+    extra = {"variants"} if rows.manifest["judgement"]["arms"] else set()
+    assert {claim.path.split(".")[0] for claim in page.claims} == set(families.split()) | extra
     assert len({claim.path for claim in page.claims}) > 300
 
 

@@ -59,7 +59,7 @@ def chat(
     Lines that are piped in are asked one by one; with --json, each gives one JSON object on a line of its own.
     Exit code 0; 2 if a question that was piped in could not be asked.
 
-    Example: whet chat demo --against builtin:demo-base
+    Example: whet chat run:demo --against run:demo#base
     """
     from whetstone.cli.chat_session import Chat
     from whetstone.cli.chat_views import Side

@@ -58,7 +58,7 @@ def generate(
     ] = None,
     regex: Annotated[str | None, typer.Option("--regex", help="A pattern that every whole answer matches.")] = None,
     logprobs: Annotated[
-        int | None, typer.Option("--logprobs", min=0, help="Tell logprobs, and so many other tokens beside each.")
+        int | None, typer.Option("--logprobs", min=0, help="Tell logprobs, and so many likeliest tokens beside.")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="So many answers are under way at once.")] = 256,
     seed: SeedOption = 0,
@@ -74,7 +74,7 @@ def generate(
     the first is answered. Exit code 0: every row was answered; 1: some failed, and are tried again next time; 2: bad
     input.
 
-    Example: whet generate demo prompts.jsonl --out answers.jsonl
+    Example: whet generate run:demo prompts.jsonl --out answers.jsonl
     """
     from whetstone.data.prompts import read_prompts
     from whetstone.engine.answer_file import writing

@@ -15,6 +15,7 @@ from whetstone.cli.check import check
 from whetstone.cli.compare import compare
 from whetstone.cli.data import data
 from whetstone.cli.demo import demo
+from whetstone.cli.export import export
 from whetstone.cli.generate import generate
 from whetstone.cli.init import init, recipes
 from whetstone.cli.report import report
@@ -37,7 +38,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
-for verb in (demo, init, recipes, check, tune, compare, report, chat, generate, runs, show):
+for verb in (demo, init, recipes, check, tune, compare, report, chat, generate, export, runs, show):
     app.command()(verb)
 app.add_typer(data)
 

@@ -16,13 +16,16 @@ from types import MethodType
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from whetstone.errors import UserError
 from whetstone.models.adapter import load_adapter
 from whetstone.models.fingerprint import digest_weights
 
@@ -63,8 +66,11 @@ class AdapterBank:
         wrapped: PreTrainedModel | PeftModel = model
         for name, folder in folders.items():
             wrapped = load_adapter(wrapped, folder, name=name)
-        for layer in model.modules():
-            if isinstance(layer, BaseTunerLayer | ModulesToSaveWrapper):
+            _check(wrapped.peft_config[name], folder)
+        adapted = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer | ModulesToSaveWrapper)]
+        inner = {id(part) for layer in adapted for part in _wrapped(layer)[1:]}
+        for layer in adapted:
+            if id(layer) not in inner:
                 self._take_over(layer)
 
     @contextmanager
@@ -86,37 +92,74 @@ class AdapterBank:
             layer.forward = MethodType(self._summed, layer)
         else:
             original = layer.forward
-            layer.forward = MethodType(lambda this, x, *rest, **named: self._apart(this, original, x), layer)
+            layer.forward = MethodType(lambda this, *arguments, **named: self._apart(this, original, arguments), layer)
 
-    def _places(self, share: Share, x: torch.Tensor) -> torch.Tensor | slice:
-        return share.tokens if x.shape[1] == self._row_tokens else share.last
+    def _places(self, share: Share, tokens: int) -> torch.Tensor | slice:
+        return share.tokens if tokens == self._row_tokens else share.last
 
     def _summed(self, layer: Any, x: torch.Tensor, *rest: Any, **named: Any) -> torch.Tensor:
         """The base's product for all tokens, and each adapter's on its own."""
         output: torch.Tensor = layer.base_layer(x)
+        # Some layers are given their tokens without the dimension of the batch, which is of one row.
+        rows, sums = x.reshape(-1, x.shape[-1]), output.view(-1, output.shape[-1])
         for share in self._shares:
             if share.adapter not in layer.lora_A:
                 continue
-            places = self._places(share, x)
+            places = self._places(share, len(rows))
             down, up = layer.lora_A[share.adapter], layer.lora_B[share.adapter]
-            added = up(down(x[0, places].to(down.weight.dtype))) * layer.scaling[share.adapter]
-            output[0, places] = (output[0, places] + added).to(output.dtype)
+            added = up(down(rows[places].to(down.weight.dtype))) * layer.scaling[share.adapter]
+            sums[places] = (sums[places] + added).to(sums.dtype)
         return output
 
-    def _apart(self, layer: Any, forward: Any, x: torch.Tensor) -> torch.Tensor:
+    def _apart(self, layer: Any, forward: Any, arguments: Sequence[torch.Tensor]) -> Any:
         """Each adapter's tokens alone, with it in force."""
-        layer.enable_adapters(False)
-        output: torch.Tensor = forward(x)
-        layer.enable_adapters(True)
+        parts = _wrapped(layer)
+        for part in parts:
+            part.enable_adapters(False)
+        outputs = forward(*arguments)
+        for part in parts:
+            part.enable_adapters(True)
+        first = arguments[0]
+        # Embeddings are given integers, (1, tokens); other layers (1, tokens, size) or (tokens, size).
+        lead = (0,) if not first.is_floating_point() or first.dim() > 2 else ()
         for share in self._shares:
             if isinstance(layer, ModulesToSaveWrapper) and share.adapter not in layer.modules_to_save:
                 continue
-            places = self._places(share, x)
-            layer.set_adapter([share.adapter])
-            output[0, places] = forward(x[:, places])[0]
-        return output
+            places = self._places(share, first.shape[len(lead)])
+            for part in parts:
+                part.set_adapter([share.adapter])
+            own = forward(*(value[:, places] if lead else value[places] for value in arguments))
+            for of_all, of_own in zip(_each(outputs), _each(own), strict=True):
+                of_all[(*lead, places)] = of_own[lead]
+        return outputs
+
+
+def _wrapped(layer: Any) -> list[Any]:
+    """A layer, and those adapted layers that it is wrapped around: experts have one for each of their parameters."""
+    if isinstance(layer, ParamWrapper):
+        return [layer, *_wrapped(layer.base_layer)]
+    return [layer] if isinstance(layer, BaseTunerLayer | ModulesToSaveWrapper) else []
+
+
+def _each(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Routers give several things for each token."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _check(config: PeftConfig, folder: Path) -> None:
+    """Refuses adapters that change the base for everybody, or that are no layers.
+
+    Raises:
+        UserError: It is such an adapter.
+    """
+    mend = "give a LoRA adapter trained with bias='none', or merge it into the model"
+    if config.is_prompt_learning:
+        raise UserError(f"{folder}: an adapter of the kind {config.peft_type} puts tokens before the prompt; {mend}")
+    if isinstance(config, LoraConfig) and config.bias != "none":
+        raise UserError(f"{folder}: trained with bias='{config.bias}', it would change what the base answers; {mend}")
 
 
 def _is_sum(layer: Any) -> bool:
     """Whether all adapters of a layer only add a product to the base's."""
-    return not layer.lora_variant and not isinstance(layer.get_base_layer(), nn.Embedding | nn.Conv1d | nn.Conv2d)
+    is_product = isinstance(layer.get_base_layer(), nn.Linear | Conv1D) and not isinstance(layer, ParamWrapper)
+    return is_product and not layer.lora_variant

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from whetstone.engine.adapters import AdapterBank, Share
 from whetstone.engine.flat import ATTENTION, AttentionRule, Piece, States, Step, attending, flat_step
 from whetstone.engine.lean_decoder import LeanDecoder, shaped_like_llama
 from whetstone.engine.slab import KeyValueShape, Slab
+from whetstone.errors import UserError
 from whetstone.models.load import attention_of
 
 __all__ = ["Batched", "Decoder", "batched"]
@@ -38,11 +39,13 @@ class Batched:
     Attributes:
         decoder: Computes its steps.
         shape: What its layers keep for each token.
+        vocabulary: How many tokens it knows.
         digests: Identity of the weights of each adapter that is on it, by name.
     """
 
     decoder: Decoder
     shape: KeyValueShape
+    vocabulary: int
     digests: Mapping[str, str]
 
 
@@ -71,9 +74,13 @@ def batched(model: PreTrainedModel, adapters: Mapping[str, Path]) -> Batched | N
         adapters: Folders by name.
 
     Raises:
-        UserError: An adapter does not fit the model, or cannot be read.
+        UserError: An adapter does not fit the model, or cannot be read; or an engine has the model already.
     """
     own = attention_of(model)
+    if own == ATTENTION:
+        raise UserError("an engine has taken this model over; load it again, or give that engine all adapters")
+    if not _turns_alone(model.config):
+        return None
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(_TRIED_TOKENS, device=model.device) + 2) % vocabulary
     expected = model(input_ids=ids[None], use_cache=False).logits[0]
@@ -81,13 +88,32 @@ def batched(model: PreTrainedModel, adapters: Mapping[str, Path]) -> Batched | N
     if _takes_attention(model):
         with attending([recorder]):
             model(input_ids=ids[None, :1], position_ids=ids[None, :1] * 0, use_cache=False)
-    shape = recorder.shape(model.device)
+    shape = recorder.shape(model.device) if _sees_windows(model.config, recorder.rules) else None
     if shape is None or not _same(_tried(_OwnForward(model, AdapterBank(model, {})), shape, ids, ()), expected[-2:]):
         model.set_attn_implementation(own)
         return None
     usual = _OwnForward(model, AdapterBank(model, adapters))
     decoder = _lean(model, usual, shape, recorder.rules, ids) or usual
-    return Batched(decoder, shape, usual.bank.digests)
+    return Batched(decoder, shape, vocabulary, usual.bank.digests)
+
+
+def _turns_alone(config: PreTrainedConfig) -> bool:
+    """Whether each token is rotated by its own position alone.
+
+    Some ways to lengthen the context look at the longest sequence of a batch, so an answer would depend on others.
+    """
+    rules = getattr(config, "rope_parameters", None) or {}
+    # One set of rules, or one for each kind of layer.
+    kinds = [rules, *(part for part in rules.values() if isinstance(part, dict))]
+    return not any(kind.get("rope_type") in ("dynamic", "longrope") for kind in kinds)
+
+
+def _sees_windows(config: PreTrainedConfig, rules: Sequence[AttentionRule]) -> bool:
+    """Whether the layers that do not attend to everything say so to our attention; some leave that to masks."""
+    window = getattr(config, "sliding_window", None)
+    default = ["full_attention" if window is None else "sliding_attention"] * len(rules)
+    kinds = getattr(config, "layer_types", None) or default
+    return all(kind == "full_attention" or rule.window is not None for kind, rule in zip(kinds, rules, strict=False))
 
 
 def _lean(
@@ -143,7 +169,8 @@ class _Recorder:
 
     def attend(self, layer: int, states: States, rule: AttentionRule) -> torch.Tensor:
         self._seen[layer] = states, rule
-        return states[0]
+        queries, _, values = states
+        return queries.new_zeros(*queries.shape[:2], values.shape[-1])
 
     @property
     def rules(self) -> list[AttentionRule]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -31,10 +33,23 @@ _PACKED_ROWS = 32
 
 
 def shaped_like_llama(model: PreTrainedModel) -> bool:
-    """Whether :class:`LeanDecoder` knows the layers of a model, and all projections are plain or plainly adapted."""
+    """Whether :class:`LeanDecoder` knows all layers of a model, and adapters only add plain products to projections.
+
+    That cannot be left to a trial: an adapter that was trained little changes logits by less than rounding does.
+    """
     projections = [module for name, module in model.named_modules() if name.endswith(("_proj", "lm_head"))]
     bases = [layer.get_base_layer() if isinstance(layer, LoraLayer) else layer for layer in projections]
-    return model.config.model_type in _SHAPED_LIKE_LLAMA and all(type(base) is nn.Linear for base in bases)
+    adapted = [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    return (
+        model.config.model_type in _SHAPED_LIKE_LLAMA
+        and all(type(base) is nn.Linear for base in bases)
+        and all(layer in projections and isinstance(layer, LoraLayer) and _is_plain(layer) for layer in adapted)
+    )
+
+
+def _is_plain(layer: LoraLayer) -> bool:
+    """Whether its adapters are two matrices each."""
+    return not layer.lora_variant and not any(layer.lora_bias.values())
 
 
 class Product:
@@ -66,13 +81,15 @@ class Product:
             keep: Whether the weights as they were are needed elsewhere; they are given up if not.
         """
         weight = self._weight.t()
-        if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not _multiplies_bfloat16():
             return
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _PACKED_ROWS)
         if not keep:
-            self._weight = weight.new_empty(0)
+            # Of the same shape, for whoever counts parameters, and of no use to whoever computes with it.
+            nothing = weight.new_full((1,), float("nan"))
+            self._weight = nothing
             for base in self._bases:
-                base.weight.data = self._weight
+                base.weight.data = nothing.expand(base.weight.shape)
 
     def __call__(
         self, x: torch.Tensor, shares: Sequence[Share], *, onto: torch.Tensor | None = None, last: bool = False
@@ -105,6 +122,11 @@ class Product:
         else:
             output = torch.addmm(self._bias, x, self._weight)
         return output if onto is None else onto + output
+
+
+def _multiplies_bfloat16() -> bool:
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _joined(

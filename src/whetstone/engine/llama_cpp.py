@@ -6,9 +6,6 @@ model itself.
 """
 
 import ctypes
-import math
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from whetstone.data.template import Template
 from whetstone.engine.one_at_a_time import OneAtATime
 from whetstone.engine.worker import Worker
 from whetstone.errors import UserError
+from whetstone.models.device import limit_threads
 
 try:
     import llama_cpp
@@ -26,7 +24,7 @@ except (ImportError, OSError, RuntimeError) as error:
     reason = str(error).strip().splitlines()[0]
     raise UserError(f"GGUF models need llama-cpp-python ({reason}): pip install 'whetstone[gguf]'") from None
 
-__all__ = ["LlamaCppSource", "llama_cpp_engine", "usable_cores"]
+__all__ = ["LlamaCppSource", "llama_cpp_engine"]
 
 _CONTEXT_TOKENS = 4096
 """How long a context is unless more is asked for; its memory is set aside at once."""
@@ -60,7 +58,7 @@ class LlamaCppSource:
         Args:
             file: A GGUF file.
             context_tokens: None for 4096, or for what the model takes where that is less.
-            threads: None for :func:`usable_cores`.
+            threads: How many compute; None for as many as torch would use.
 
         Raises:
             UserError: llama.cpp cannot read the file, or there is no memory for so long a context.
@@ -70,7 +68,9 @@ class LlamaCppSource:
         self._model = _load(file)
         trained = llama_cpp.llama_model_n_ctx_train(self._model)
         self.context_tokens = min(context_tokens or _CONTEXT_TOKENS, trained)
-        self.threads = threads or usable_cores()
+        limit_threads()
+        # One thread more than there are cores makes all of them wait for each other at every layer.
+        self.threads = threads or torch.get_num_threads()
         self.reused_tokens = 0
         self._context = self._make_context(file)
         self._memory = llama_cpp.llama_get_memory(self._context)
@@ -196,7 +196,7 @@ def llama_cpp_engine(
         file: The model, as :func:`whetstone.models.gguf.export_gguf` writes it, or any other of the same tokens.
         template: With the tokenizer that the model was trained with.
         context_tokens: How long prompt and answer may be together; None for 4096 or what the model takes.
-        threads: How many compute; None for :func:`usable_cores`.
+        threads: How many compute; None for as many as torch would use.
 
     Raises:
         UserError: llama.cpp cannot read the file.
@@ -205,23 +205,6 @@ def llama_cpp_engine(
     stop_ids = template.stop_ids(_end_ids(source))
     core = OneAtATime(source, template.tokenizer, stop_ids=stop_ids, context_tokens=source.context_tokens)
     return Worker(core)
-
-
-def usable_cores() -> int:
-    """How many cores this process may keep busy: by its affinity, its control group, and ``OMP_NUM_THREADS``.
-
-    One thread more than that makes all of them wait for each other at every layer.
-    """
-    limits = [len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1]
-    if os.environ.get("OMP_NUM_THREADS", "").isdecimal():
-        limits.append(int(os.environ["OMP_NUM_THREADS"]))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        # "max 100000", or how many of how many microseconds (kernel.org, cgroup-v2, cpu.max).
-        granted, period = quota.read_text(encoding="ascii").split()
-        if granted != "max":
-            limits.append(math.floor(int(granted) / int(period)))
-    return max(1, min(limits))
 
 
 def _load(file: Path) -> llama_cpp.llama_model_p:

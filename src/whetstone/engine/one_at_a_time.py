@@ -1,6 +1,5 @@
 """A core for models that hold the keys and values of one sequence: requests are answered one after the other."""
 
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from whetstone.engine.answer import Answer
 from whetstone.engine.api import Request
 from whetstone.engine.constraint import GrammarMaker
-from whetstone.engine.sampling import Chooser, choose
+from whetstone.engine.deadlines import Deadlines
+from whetstone.engine.sampling import Chooser, check_choices, choose
 from whetstone.engine.worker import Listener
 from whetstone.errors import UserError
 
@@ -77,6 +77,7 @@ class OneAtATime:
         self._grammars = GrammarMaker(tokenizer, stop_ids)
         self._waiting: deque[Answer] = deque()
         self._current: tuple[Answer, Chooser] | None = None
+        self._deadlines = Deadlines()
 
     def check(self, request: Request) -> None:
         """Refuses what can never be answered.
@@ -85,6 +86,7 @@ class OneAtATime:
             UserError: It is longer than the context, names an adapter, or its constraint is not valid.
         """
         prompt, answer = len(request.token_ids), request.max_new_tokens
+        check_choices(request)
         if not prompt:
             raise UserError("a prompt without tokens; give at least one")
         if answer < 1:
@@ -102,6 +104,7 @@ class OneAtATime:
     def submit(self, request: Request, listener: Listener) -> Answer:
         """Queues a request."""
         answer = Answer(request, self._tokenizer, self._stop_ids, listener)
+        self._deadlines.add(answer)
         self._waiting.append(answer)
         return answer
 
@@ -112,7 +115,8 @@ class OneAtATime:
 
     def step(self) -> bool:
         """Computes the next token of the oldest request."""
-        self._expire()
+        self._deadlines.end_late()
+        self._drop_finished()
         if self._current is not None:
             answer, chooser = self._current
             self._choose(answer, chooser, self._source.advance(answer.token_ids[-1]))
@@ -130,6 +134,8 @@ class OneAtATime:
 
     def close(self) -> None:
         """Gives the memory of the source back."""
+        self._waiting.clear()
+        self._current = None
         self._source.close()
 
     def _choose(self, answer: Answer, chooser: Chooser, logits: torch.Tensor) -> None:
@@ -141,17 +147,9 @@ class OneAtATime:
         if chooser.ended:
             answer.finish("stop")
 
-    def _expire(self) -> None:
-        """Gives up what is late."""
-        running = [] if self._current is None else [self._current[0]]
-        now = time.monotonic()
-        for answer in (*running, *self._waiting):
-            if answer.request.deadline_s is not None and now > answer.request.deadline_s:
-                answer.finish("deadline")
-        self._drop_finished()
-
     def _drop_finished(self) -> None:
+        """Forgets the current request if it is finished, and such as stand before the next one that is not."""
         if self._current is not None and self._current[0].completion is not None:
             self._current = None
-        if any(answer.completion is not None for answer in self._waiting):
-            self._waiting = deque(answer for answer in self._waiting if answer.completion is None)
+        while self._waiting and self._waiting[0].completion is not None:
+            self._waiting.popleft()

@@ -14,17 +14,48 @@ import torch
 
 from whetstone.engine.api import Logprob, Request
 from whetstone.engine.constraint import Grammar
+from whetstone.errors import UserError
 
-__all__ = ["Choice", "Chooser", "choose"]
+__all__ = ["Choice", "Chooser", "check_choices", "choose"]
 
 _NO_NUMBERS = "the model's logits are not numbers; try model.dtype float32"
 _NOTHING_ALLOWED = "the constraint allows no token here"
+
+_RANGES = {
+    "temperature": "0 for the likeliest token, or 1e-6 and more",
+    "top_p": "a share above 0, up to 1",
+    "top_k": "1 or more, or none",
+    "min_p": "a share from 0 to 1",
+    "repetition_penalty": "a number above 0; 1 is none",
+    "logprobs": "0 or more, or none",
+}
 
 _CANDIDATES = 256
 """So many of the likeliest tokens usually reach ``top_p``; finding them is much less work than sorting a vocabulary."""
 
 _WIDENING = 16
 """So many times as many are looked at where they do not."""
+
+
+def check_choices(request: Request) -> None:
+    """Refuses what no token can be chosen by, before it spoils a batch.
+
+    Raises:
+        UserError: A number of the sampling is out of its range, or ``logprobs`` is.
+    """
+    sampling, logprobs = request.sampling, request.logprobs
+    allowed = [
+        # Below the least temperature the quotients are no numbers; as good as greedy it is long before that.
+        ("temperature", sampling.temperature, sampling.temperature == 0 or 1e-6 <= sampling.temperature < math.inf),
+        ("top_p", sampling.top_p, 0 < sampling.top_p <= 1),
+        ("top_k", sampling.top_k, sampling.top_k is None or sampling.top_k >= 1),
+        ("min_p", sampling.min_p, 0 <= sampling.min_p <= 1),
+        ("repetition_penalty", sampling.repetition_penalty, 0 < sampling.repetition_penalty < math.inf),
+        ("logprobs", logprobs, logprobs is None or logprobs >= 0),
+    ]
+    for name, value, is_allowed in allowed:
+        if not is_allowed:
+            raise UserError(f"{name}: {value} is out of range; give {_RANGES[name]}")
 
 
 @dataclass(frozen=True, slots=True)

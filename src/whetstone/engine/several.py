@@ -31,7 +31,7 @@ def repeated(request: Request, n: int) -> list[Request]:
     The first keeps the seed of the request, and each of the others has one that follows from it, so a larger ``n``
     only adds answers.
     """
-    seeds = [int(stable_hash([request.seed, index]), 16) for index in range(1, n)]
+    seeds = [int(stable_hash([request.seed, index]), 16) % 2**63 for index in range(1, n)]
     return [request, *(replace(request, seed=seed) for seed in seeds)][:n]
 
 

@@ -95,6 +95,14 @@ class Slab:
         """Takes the first tokens of a row over into another."""
         self.cache[:, :, row, :, :tokens] = source.cache[:, :, source_row, :, :tokens]
 
+    def is_finite(self, row: int) -> bool:
+        """Whether all that a row holds are numbers."""
+        return bool(self.cache[:, :, row, :, : self.held[row]].isfinite().all())
+
+    def give_up(self) -> None:
+        """Gives the memory back at once, whoever still points at this slab."""
+        self.cache = self.cache.new_empty(0)
+
     def close_ranks(self) -> None:
         """Moves running rows to the front when most before the last are free: attention works on all up to the last."""
         while self.span > 2 * self.running + 2:
@@ -154,6 +162,11 @@ class KeyValueStore:
         self._ticks = itertools.count(1)
         self.slabs: list[Slab] = []
 
+    @property
+    def full(self) -> bool:
+        """Whether as many requests run as may."""
+        return sum(slab.running for slab in self.slabs) >= self._max_rows
+
     def check(self, tokens: int) -> None:
         """Refuses what would not fit if it were alone.
 
@@ -168,7 +181,7 @@ class KeyValueStore:
 
     def match(self, prompt: npt.NDArray[np.int64], owner: str) -> "Match":
         """Finds the row that begins most like a prompt; the last token of a prompt is always computed."""
-        best = Match(None, 0, 0, 0)
+        best = _NOTHING
         for slab in self.slabs:
             common = slab.shared(prompt[:-1], owner)
             held = np.minimum(common, slab.held)
@@ -193,12 +206,14 @@ class KeyValueStore:
         Returns:
             Its row; None when it has to wait until another request is done.
         """
-        if sum(slab.running for slab in self.slabs) >= self._max_rows:
+        if self.full:
             return None
         found = self._free_row(tokens, match)
         if found is None:
             return None
         slab, index = found
+        if match.slab is not None and match.slab not in self.slabs:
+            match = _NOTHING
         if match.slab is not None and (slab, index) != (match.slab, match.row):
             slab.copy(match.slab, match.row, index, match.held_tokens)
         slab.ids[index, : len(prompt)] = prompt
@@ -210,11 +225,19 @@ class KeyValueStore:
         row = slab.rows[index] = Row(slab, index, match.held_tokens)
         return row
 
-    def release(self, row: Row, *, keep: bool = True) -> None:
-        """Frees a row; what it holds stays until the place is needed, or is wiped where it cannot be trusted."""
+    @torch.inference_mode()
+    def release(self, row: Row, *, proven: bool = True) -> None:
+        """Frees a row; what it holds stays until the place is needed.
+
+        Args:
+            row: Whose request is done.
+            proven: Whether logits that are numbers came of all that it holds. If not, it is looked through, and wiped
+                where it holds what is no number: that stays none in every product, even with a weight of zero, and so
+                would spoil whoever has the row next.
+        """
         slab, index = row.slab, row.index
         slab.rows[index] = None
-        if not keep:
+        if not proven and not slab.is_finite(index):
             slab.held[index] = 0
             slab.cache[:, :, index] = 0
         slab.planned[index] = slab.held[index]
@@ -226,6 +249,12 @@ class KeyValueStore:
                 if row is None:
                     slab.held[index] = slab.planned[index] = slab.used[index] = 0
 
+    def close(self) -> None:
+        """Gives all memory back."""
+        for slab in self.slabs:
+            slab.give_up()
+        self.slabs.clear()
+
     def _free_row(self, tokens: int, match: "Match") -> tuple[Slab, int] | None:
         slab = match.slab
         # In place, unless most of what the row holds would be lost for a little.
@@ -235,28 +264,33 @@ class KeyValueStore:
         length = row_tokens(tokens)
         fitting = [slab for slab in self.slabs if slab.tokens >= length and slab.running < len(slab.rows)]
         exact = [slab for slab in fitting if slab.tokens == length]
-        chosen = next(iter(exact), None) or self._new_slab(length) or next(iter(fitting), None)
+        chosen = next(iter(exact), None) or self._new_slab(length, match.slab) or next(iter(fitting), None)
         if chosen is None:
             return None
         free = [index for index, row in enumerate(chosen.rows) if row is None]
         return chosen, min(free, key=lambda index: (chosen.used[index], index))
 
-    def _new_slab(self, length: int) -> Slab | None:
-        """Takes memory for rows of this length; idle slabs give theirs back when there is not enough."""
+    def _new_slab(self, length: int, matched: Slab | None) -> Slab | None:
+        """Takes memory for rows of this length; idle slabs give theirs back when there is not enough.
+
+        The one that holds what the request could take over is the last to go.
+        """
         row_bytes = length * self._shape.token_bytes
-        idle = sorted((slab for slab in self.slabs if not slab.running), key=lambda slab: int(slab.used.max()))
+        idle = [slab for slab in self.slabs if not slab.running]
         free_bytes = self._budget_bytes - sum(slab.bytes for slab in self.slabs)
-        while free_bytes < row_bytes and idle:
-            slab = idle.pop(0)
-            self.slabs.remove(slab)
-            free_bytes += slab.bytes
-        if free_bytes < row_bytes:
+        if free_bytes + sum(slab.bytes for slab in idle) < row_bytes:
             return None
+        for slab in sorted(idle, key=lambda slab: (slab is matched, int(slab.used.max()))):
+            if free_bytes >= row_bytes:
+                break
+            free_bytes += slab.bytes
+            self.slabs.remove(slab)
+            slab.give_up()
         # Half of what is left at most: requests of other lengths come, too.
         rows = min(self._max_rows, max(1, free_bytes // (2 * row_bytes)))
-        slab = Slab(self._shape, rows, length)
-        self.slabs.append(slab)
-        return slab
+        made = Slab(self._shape, rows, length)
+        self.slabs.append(made)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +313,9 @@ class Match:
     def worth_waiting(self) -> bool:
         """Whether waiting saves computing what another request is computing right now."""
         return self.promised_tokens - self.held_tokens >= _WORTH_WAITING_TOKENS
+
+
+_NOTHING = Match(None, 0, 0, 0)
 
 
 def row_tokens(tokens: int) -> int:

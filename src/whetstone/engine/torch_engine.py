@@ -8,7 +8,6 @@ Notable: a batch of prompts is computed as the trie that it is. A prompt that be
 waits until the shared part is there and then takes it over (:mod:`whetstone.engine.slab`).
 """
 
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,14 +24,16 @@ from whetstone.engine.adapters import Share
 from whetstone.engine.answer import Answer
 from whetstone.engine.api import Request
 from whetstone.engine.constraint import GrammarMaker
+from whetstone.engine.deadlines import Deadlines
 from whetstone.engine.decoder import Batched, batched
 from whetstone.engine.flat import Piece, Step, flat_step
 from whetstone.engine.one_at_a_time import OneAtATime
-from whetstone.engine.sampling import Chooser, choose
+from whetstone.engine.sampling import Chooser, check_choices, choose
 from whetstone.engine.slab import KeyValueStore, Row
 from whetstone.engine.transformers_source import TransformersSource
 from whetstone.engine.worker import Listener, Worker
 from whetstone.errors import UserError
+from whetstone.models.device import limit_threads
 from whetstone.models.load import context_tokens, end_ids
 
 __all__ = ["TorchEngine"]
@@ -75,13 +76,14 @@ class TorchCore:
         self._stop_ids = stop_ids
         self._grammars = GrammarMaker(tokenizer, stop_ids)
         self._context_tokens = context_tokens
-        self._decoder, self._digests = model.decoder, model.digests
+        self._decoder, self._digests, self._vocabulary = model.decoder, model.digests, model.vocabulary
         self._device = model.shape.device
         budget_bytes = cache_bytes or _spare_bytes(self._device)
         self._store = KeyValueStore(model.shape, max_rows=max_rows, budget_bytes=budget_bytes)
         self._scanned = 2 * max_rows
         self._waiting: deque[tuple[Answer, npt.NDArray[np.int64]]] = deque()
         self._running: list[_Running] = []
+        self._deadlines = Deadlines()
 
     def check(self, request: Request) -> None:
         """Refuses what can never be answered.
@@ -90,8 +92,14 @@ class TorchCore:
             UserError: It is longer than the context or the memory, or asks for what is not there.
         """
         longest = len(request.token_ids) + request.max_new_tokens
+        check_choices(request)
         if not request.token_ids:
             raise UserError("a prompt without tokens; give at least one")
+        if min(request.token_ids) < 0 or max(request.token_ids) >= self._vocabulary:
+            raise UserError(
+                f"a token from {min(request.token_ids)} to {max(request.token_ids)} in the prompt, and the model knows "
+                f"0 to {self._vocabulary - 1}; use the tokenizer that belongs to the model"
+            )
         if request.max_new_tokens < 1:
             raise UserError(f"max_new_tokens: {request.max_new_tokens}; ask for at least one")
         if longest > self._context_tokens:
@@ -109,6 +117,7 @@ class TorchCore:
     def submit(self, request: Request, listener: Listener) -> Answer:
         """Queues a request."""
         answer = Answer(request, self._tokenizer, self._stop_ids, listener)
+        self._deadlines.add(answer)
         self._waiting.append((answer, np.asarray(request.token_ids, dtype=np.int64)))
         return answer
 
@@ -123,12 +132,15 @@ class TorchCore:
 
     def close(self) -> None:
         """Gives the memory of keys and values back."""
-        self._store.slabs.clear()
+        self._waiting.clear()
+        self._running.clear()
+        self._store.close()
 
     @torch.inference_mode()
     def step(self) -> bool:
         """Computes the next token of every running request, and a part of the prompts of new ones."""
-        self._expire()
+        if self._deadlines.end_late():
+            self._leave()
         self._admit()
         pieces, asked = self._plan()
         if pieces:
@@ -136,34 +148,24 @@ class TorchCore:
             self._leave()
         return bool(self._running or self._waiting)
 
-    def _expire(self) -> None:
-        late = [*(answer for answer, _ in self._waiting), *(running.answer for running in self._running)]
-        late = [answer for answer in late if answer.request.deadline_s is not None]
-        now = time.monotonic() if late else 0.0
-        for answer in late:
-            if answer.request.deadline_s is not None and now > answer.request.deadline_s:
-                answer.finish("deadline")
-        if late:
-            self._leave()
-
     def _leave(self) -> None:
-        """Frees the rows of finished requests, and forgets finished ones that still wait."""
+        """Frees the rows of finished requests. Those that still wait are forgotten when it is their turn."""
         running = []
         for one in self._running:
             if one.answer.completion is None:
                 running.append(one)
             else:
-                # What is not a number stays none in every product: such a row is wiped.
-                self._store.release(one.row, keep=one.answer.completion.finish_reason != "error")
+                proven = one.answer.completion.finish_reason != "error" and bool(one.answer.token_ids)
+                self._store.release(one.row, proven=proven)
         self._running = running
-        if any(answer.completion is not None for answer, _ in self._waiting):
-            self._waiting = deque(entry for entry in self._waiting if entry[0].completion is None)
 
     def _admit(self) -> None:
         """Gives rows to waiting requests, first come first served, but for those that soon have less to compute."""
         skipped: list[tuple[Answer, npt.NDArray[np.int64]]] = []
-        while self._waiting and len(skipped) < self._scanned:
+        while self._waiting and len(skipped) < self._scanned and not self._store.full:
             answer, prompt = self._waiting.popleft()
+            if answer.completion is not None:
+                continue
             request = answer.request
             owner = "" if request.adapter is None else self._digests[request.adapter]
             match = self._store.match(prompt, owner)
@@ -248,6 +250,8 @@ class TorchEngine(Worker):
         """
         if stop_ids is None:
             stop_ids = template.stop_ids(end_ids(model))
+        if model.device.type == "cpu":
+            limit_threads()
         tokenizer, limit = template.tokenizer, context_tokens(model.config)
         made = batched(model, adapters or {})
         self._batching: TorchCore | None = None

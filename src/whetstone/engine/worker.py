@@ -69,7 +69,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._streams: set[_Stream] = set()
         self._starting = threading.Lock()
-        self._ended: BaseException | None = None
+        self._ended: Exception | None = None
         self._closed = False
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
@@ -91,8 +91,11 @@ class Worker:
 
         self._inbox.put(begin)
         try:
-            while len(answers) < len(requests) or any(answer.completion is None for answer in answers):
+            while len(answers) < len(requests):
                 self._advance()
+            for answer in answers:
+                while answer.completion is None:
+                    self._advance()
         except BaseException:
             self._inbox.put(cancel)
             self._wake.set()
@@ -120,13 +123,13 @@ class Worker:
         self._streams.add(stream)
         if self._ended is not None:
             self._streams.discard(stream)
-            raise self._ended
+            raise self._ended.with_traceback(None)
         self._inbox.put(begin)
         self._start()
         try:
             while True:
                 piece = await stream.pieces.get()
-                if isinstance(piece, BaseException):
+                if isinstance(piece, Exception):
                     raise piece
                 yield piece
                 if piece.completion is not None:
@@ -173,16 +176,21 @@ class Worker:
         """Does what waits in the inbox, then one step; says whether there is more to do."""
         with self._stepping:
             if self._ended is not None:
-                raise self._ended
+                # Each raise adds to the traceback, and would keep the frames of all who ever asked.
+                raise self._ended.with_traceback(None)
             try:
                 while not self._inbox.empty():
                     self._inbox.get()()
                 return self._core.step()
-            except BaseException as error:
+            except Exception as error:
                 self._end(error)
                 raise
+            except BaseException:
+                # Ctrl-C concerns nobody but this thread; that the step is only half done concerns all.
+                self._end(UserError("the engine was interrupted; open it again"))
+                raise
 
-    def _end(self, reason: BaseException) -> None:
+    def _end(self, reason: Exception) -> None:
         self._ended = reason
         for stream in tuple(self._streams):
             stream.tell(reason)
@@ -193,11 +201,11 @@ class _Stream:
     """One listener in an event loop of its own."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.pieces: asyncio.Queue[Delta | BaseException] = asyncio.Queue()
+        self.pieces: asyncio.Queue[Delta | Exception] = asyncio.Queue()
         self.answer: Answer | None = None
         self._loop = loop
 
-    def tell(self, piece: Delta | BaseException) -> None:
+    def tell(self, piece: Delta | Exception) -> None:
         # The loop may have been closed by whoever stopped listening.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.pieces.put_nowait, piece)

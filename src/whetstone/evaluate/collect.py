@@ -18,7 +18,7 @@ from whetstone.data.example import Example
 from whetstone.data.template import Template, prompt_hash
 from whetstone.engine.api import Completion, Request, Sampling
 from whetstone.errors import UserError
-from whetstone.evaluate.sample import COPY_INPUT, Arm, Sample
+from whetstone.evaluate.sample import COPY_INPUT, Sample
 from whetstone.experiment import Generation
 from whetstone.files import read_jsonl, write_jsonl
 from whetstone.models.device import peak_memory_bytes, reset_peak_memory
@@ -29,7 +29,7 @@ __all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A held-out example as the model sees it."""
+    """A held-out example as the model sees it; without token ids where a server renders the messages."""
 
     example: Example
     token_ids: tuple[int, ...]
@@ -57,20 +57,26 @@ class Generator:
         engine: What answers.
         adapter: Which of the engine's adapters; None asks the model itself.
         judgement: Fingerprint of the frozen judgement, written into every row.
-        device: Where the weights are.
+        device: Where the weights are; None for a server's.
+        prompts: The same examples as this arm's own template, or its server, renders them; None for those of the four.
     """
 
-    arm: Arm
+    arm: str
     engine: Answers
     adapter: str | None
     judgement: str
-    device: torch.device
+    device: torch.device | None
+    prompts: Sequence[Prompt] | None = None
 
 
-def render_prompts(examples: Sequence[Example], template: Template) -> list[Prompt]:
-    """Renders every example once, for all arms."""
+def render_prompts(examples: Sequence[Example], template: Template | None) -> list[Prompt]:
+    """Renders every example once, for all arms that are asked with this template; None leaves it to a server."""
     prompts = []
     for example in examples:
+        if template is None:
+            said = stable_hash([message.as_dict() for message in example.messages])
+            prompts.append(Prompt(example, (), f"messages:{said}"))
+            continue
         token_ids = tuple(template.prompt_ids(example.messages))
         prompts.append(Prompt(example, token_ids, prompt_hash(token_ids)))
     return prompts
@@ -116,18 +122,19 @@ def collect(
     done = {generator.arm: _whole_batches(generator, folder, size, prompts) for generator in generators}
     total = len(prompts) * len(generators)
     progress(sum(done.values()), total)
-    warm: set[Arm] = set()
+    warm: set[str] = set()
     for batch, start in enumerate(range(0, len(prompts), size)):
         for generator in generators:
             if start < done[generator.arm]:
                 continue
-            part = prompts[start : start + size]
+            part = (generator.prompts or prompts)[start : start + size]
             requests = [_request(prompt, generator, generation) for prompt in part]
             if generator.arm not in warm:
                 # The first pass pays for caches and thread pools; it is not part of any timing.
                 generator.engine.generate([replace(request, max_new_tokens=2) for request in requests])
                 warm.add(generator.arm)
-            reset_peak_memory(generator.device)
+            if generator.device is not None:
+                reset_peak_memory(generator.device)
             samples = _answer(generator, part, requests, template, batch)
             _append(folder / f"{generator.arm}.jsonl", samples)
             done[generator.arm] += len(part)
@@ -137,7 +144,14 @@ def collect(
 def _request(prompt: Prompt, generator: Generator, generation: Generation) -> Request:
     seed = int(stable_hash([generation.seed, generator.arm, prompt.example.id]), 16) % 2**63
     sampling = Sampling(generation.temperature, generation.top_p)
-    return Request(prompt.token_ids, generation.max_new_tokens, sampling, seed, generator.adapter)
+    return Request(
+        prompt.token_ids,
+        generation.max_new_tokens,
+        sampling,
+        seed,
+        generator.adapter,
+        messages=prompt.example.messages,
+    )
 
 
 def _answer(
@@ -146,31 +160,40 @@ def _answer(
     # What an earlier arm has computed of the same prompts would make this one look fast.
     generator.engine.forget()
     completions = generator.engine.generate(requests)
-    memory_bytes = peak_memory_bytes(generator.device)
+    memory_bytes = None if generator.device is None else peak_memory_bytes(generator.device)
+    began_s = min(completion.timing.queued_s for completion in completions)
     return [
         Sample(
             example=prompt.example.id,
             arm=generator.arm,
             judgement=generator.judgement,
             prompt_hash=prompt.hash,
-            prompt_tokens=len(prompt.token_ids),
-            text=template.decode(completion.token_ids),
+            prompt_tokens=len(prompt.token_ids) or completion.usage.prompt_tokens,
+            text=template.decode(completion.token_ids) if generator.prompts is None else completion.text.strip(),
             token_ids=completion.token_ids,
-            finish_reason=_ended(completion, prompt),
+            finish_reason=_ended(completion, prompt, generator.arm),
             seed=request.seed if request.sampling.temperature > 0 else None,
             batch=batch,
-            first_token_s=round(completion.timing.token_s[0] - completion.timing.queued_s, 6),
-            end_s=round(completion.timing.end_s - completion.timing.queued_s, 6),
+            first_token_s=round(_first_s(completion) - began_s, 6),
+            end_s=round(completion.timing.end_s - began_s, 6),
             memory_bytes=memory_bytes,
+            counted_tokens=None if completion.token_ids else completion.usage.new_tokens or None,
         )
         for prompt, request, completion in zip(prompts, requests, completions, strict=True)
     ]
 
 
-def _ended(completion: Completion, prompt: Prompt) -> Literal["stop", "length"]:
+def _first_s(completion: Completion) -> float:
+    """When the answer began: an empty one, of which a server shows no token, with its end."""
+    first_s = completion.timing.first_token_s
+    return completion.timing.end_s if first_s is None else first_s
+
+
+def _ended(completion: Completion, prompt: Prompt, arm: str) -> Literal["stop", "length"]:
     if completion.finish_reason in ("stop", "length"):
         return completion.finish_reason
-    raise UserError(f"example '{prompt.example.id}': no answer ({completion.error or completion.finish_reason})")
+    why = completion.error or completion.finish_reason
+    raise UserError(f"example '{prompt.example.id}': no answer of arm '{arm}' ({why})")
 
 
 def _whole_batches(generator: Generator, folder: Path, size: int, prompts: Sequence[Prompt]) -> int:

@@ -1,5 +1,6 @@
 """Reads a run's rows back: the only door between what was generated and what is concluded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,12 @@ class Evidence:
         return [metric.score(example, sample) for example, sample in zip(self.examples, self.samples[arm], strict=True)]
 
 
-def load_evidence(folder: Path) -> Evidence:
+def load_evidence(folder: Path, extra_arms: Sequence[str] = ()) -> Evidence:
     """Reads ``samples/``; an arm whose file is missing or unfinished is left out, never filled in.
+
+    Args:
+        folder: Where the rows are.
+        extra_arms: The arms beside the four.
 
     Raises:
         UserError: There are no examples, or a row is damaged, repeated, or belongs to an unknown example.
@@ -40,7 +45,7 @@ def load_evidence(folder: Path) -> Evidence:
         raise UserError(f"{path}: no such file; 'whet compare' generates the samples")
     examples = tuple(Example.from_row(row) for row in read_jsonl(path))
     samples: dict[str, tuple[Sample, ...]] = {}
-    for arm in ARMS:
+    for arm in (*ARMS, *extra_arms):
         answers = _answers(folder / f"{arm}.jsonl", {example.id for example in examples})
         if len(answers) == len(examples):
             samples[arm] = tuple(answers[example.id] for example in examples)

@@ -16,6 +16,7 @@ from whetstone.data.example import Example
 from whetstone.data.load import load_splits
 from whetstone.engine.torch_engine import TorchEngine
 from whetstone.errors import UserError
+from whetstone.evaluate.arms import opened_arms
 from whetstone.evaluate.collect import Generator, Prompt, collect, copy_input, render_prompts
 from whetstone.evaluate.sample import BASE, BASE_AGAIN, TUNED
 from whetstone.experiment import Experiment
@@ -66,31 +67,37 @@ def judge(
     base_record = manifest.base or record_weights(experiment.model.base or "scratch", base.folder, base.model)
     quantised = _quantised(manifest) if candidate is None else None
     prompts = render_prompts(examples, base.template)
-    _check_context(prompts, base.model, experiment)
+    _check_context(prompts, context_tokens(base.model.config), experiment)
     tuned, adapters = _load_tuned(base, folder, experiment, quantised)
     asked = _open(tuned, base, adapters, experiment)
-    if manifest.base is None:
-        run.update(base=base_record, data=DataRecord(counts=splits.counts(), hashes=splits.hashes()))
-    judgement = Judgement(
-        frozen_at=now(),
-        rule_hash=experiment.judge.fingerprint(),
-        data_hash=stable_hash([example.as_row() for example in examples]),
-        prompts_hash=stable_hash([prompt.hash for prompt in prompts]),
-        base_sha256=base_record.sha256,
-        candidate=_record_candidate(folder, tuned, experiment, quantised),
-        device=str(tuned.device),
-        packages=_packages(quantised),
-    )
-    _freeze(run, experiment, examples, judgement, fresh=fresh)
-    copy_input(prompts, judgement.fingerprint(), run.samples)
-    plain = asked if tuned is base.model else _open(base.model, base, {}, experiment)
-    fingerprint = judgement.fingerprint()
-    generators = [
-        Generator(BASE, plain, None, fingerprint, base.model.device),
-        Generator(BASE_AGAIN, plain, None, fingerprint, base.model.device),
-        Generator(TUNED, asked, _ADAPTER if adapters else None, fingerprint, tuned.device),
-    ]
-    collect(prompts, generators, base.template, experiment.judge.generation, run.samples, progress)
+    with opened_arms(run, experiment, examples, candidate) as extra:
+        for arm in extra:
+            if arm.model.context_tokens is not None:
+                _check_context(arm.prompts, arm.model.context_tokens, experiment)
+        if manifest.base is None:
+            run.update(base=base_record, data=DataRecord(counts=splits.counts(), hashes=splits.hashes()))
+        judgement = Judgement(
+            frozen_at=now(),
+            rule_hash=experiment.judge.fingerprint(),
+            data_hash=stable_hash([example.as_row() for example in examples]),
+            prompts_hash=stable_hash([prompt.hash for prompt in prompts]),
+            base_sha256=base_record.sha256,
+            candidate=_record_candidate(folder, tuned, experiment, quantised),
+            device=str(tuned.device),
+            packages=_packages(quantised),
+            arms=tuple(arm.record() for arm in extra),
+        )
+        _freeze(run, experiment, examples, judgement, fresh=fresh)
+        fingerprint = judgement.fingerprint()
+        copy_input(prompts, fingerprint, run.samples)
+        plain = asked if tuned is base.model else _open(base.model, base, {}, experiment)
+        generators = [
+            Generator(BASE, plain, None, fingerprint, base.model.device),
+            Generator(BASE_AGAIN, plain, None, fingerprint, base.model.device),
+            Generator(TUNED, asked, _ADAPTER if adapters else None, fingerprint, tuned.device),
+            *(arm.generator(fingerprint, tuned.device) for arm in extra),
+        ]
+        collect(prompts, generators, base.template, experiment.judge.generation, run.samples, progress)
 
 
 def _refuse_plain_text(examples: Sequence[Example]) -> None:
@@ -172,8 +179,7 @@ def _packages(quantised: SettingsRecord | None) -> dict[str, str]:
     return installed_packages() | {"bitsandbytes": importlib.metadata.version("bitsandbytes")}
 
 
-def _check_context(prompts: Sequence[Prompt], model: PreTrainedModel, experiment: Experiment) -> None:
-    limit = context_tokens(model.config)
+def _check_context(prompts: Sequence[Prompt], limit: int, experiment: Experiment) -> None:
     new_tokens = experiment.judge.generation.max_new_tokens
     for prompt in prompts:
         if len(prompt.token_ids) + new_tokens > limit:

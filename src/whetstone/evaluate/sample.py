@@ -3,15 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["ARMS", "BASE", "BASE_AGAIN", "COPY_INPUT", "TUNED", "Arm", "Sample"]
+__all__ = ["ARMS", "BASE", "BASE_AGAIN", "COPY_INPUT", "TUNED", "Sample"]
 
-Arm = Literal["copy-input", "base", "base-again", "tuned"]
-
-COPY_INPUT: Arm = "copy-input"
-BASE: Arm = "base"
-BASE_AGAIN: Arm = "base-again"
-TUNED: Arm = "tuned"
-ARMS: tuple[Arm, ...] = (COPY_INPUT, BASE, BASE_AGAIN, TUNED)
+COPY_INPUT = "copy-input"
+BASE = "base"
+BASE_AGAIN = "base-again"
+TUNED = "tuned"
+ARMS = (COPY_INPUT, BASE, BASE_AGAIN, TUNED)
+"""The arms of every comparison; an experiment may name more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +24,19 @@ class Sample:
         example: The id of the example.
         arm: Who answered.
         judgement: Fingerprint of the frozen judgement that it was generated for.
-        prompt_hash: Hash of the prompt's token ids; equal across arms, or the comparison is not fair.
-        prompt_tokens: Length of the prompt.
+        prompt_hash: Hash of the prompt's token ids; equal across the arms of the rule, or the comparison is not fair.
+            Where a server renders the prompt, ``messages:`` and a hash of the messages.
+        prompt_tokens: Length of the prompt; where a server renders it, as the server counts.
         text: The answer, special tokens removed.
-        token_ids: What was generated, the end-of-turn token included.
+        token_ids: What was generated, the end-of-turn token included; empty where a server gives text only.
         finish_reason: ``stop`` (the model ended its turn) or ``length`` (it was cut off).
         seed: The seed of this answer's own random stream; None when greedy.
         batch: Which batch of the arm it was generated in.
         first_token_s: When its first token was there.
         end_s: When its last token was there.
         memory_bytes: On CUDA the most that the batch took on the device; elsewhere the most that the process has taken
-            so far, training in the same process included.
+            so far, training in the same process included. None where a server computes.
+        counted_tokens: How many tokens a server counted in the answer that it gave no ids of.
     """
 
     example: str
@@ -51,6 +52,12 @@ class Sample:
     first_token_s: float | None = None
     end_s: float | None = None
     memory_bytes: int | None = None
+    counted_tokens: int | None = None
+
+    @property
+    def new_tokens(self) -> int | None:
+        """How many tokens the answer has; None where nobody counted."""
+        return len(self.token_ids) or self.counted_tokens
 
     def as_row(self) -> dict[str, Any]:
         """The JSON row."""

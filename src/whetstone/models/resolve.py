@@ -1,5 +1,6 @@
 """From the name of a model to the folders that it lies in, and the proof that they hold what they should."""
 
+import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
@@ -76,9 +77,10 @@ def is_there(name: str) -> bool:
 class Resolver:
     """Resolves the models of one command; what several of them share is hashed once."""
 
-    def __init__(self, runs: Path) -> None:
-        """Takes the folder that holds the runs."""
+    def __init__(self, runs: Path, *, held: str | None = None) -> None:
+        """Takes the folder that holds the runs, and the name of a run whose lock the caller holds already."""
         self._runs = runs
+        self._held = held
         self._digests: dict[Path, str] = {}
 
     def resolve(self, ref: ModelRef) -> Resolved:
@@ -190,7 +192,7 @@ class Resolver:
         path = folder / _MERGED_NOTE
         if path.exists() and read_json(path) == note | {"merged": digest_weights(folder)}:
             return folder
-        with run.lock():
+        with contextlib.nullcontext() if run.name == self._held else run.lock():
             merged = merge(base, adapter, folder, getattr(torch, dtype))
             write_json(path, note | {"merged": merged})
         return folder

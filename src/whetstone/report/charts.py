@@ -8,6 +8,7 @@ chart is drawn, because importing it takes longer than most commands.
 import re
 from typing import TYPE_CHECKING, Any
 
+from whetstone.evaluate.metrics.metric import Metric
 from whetstone.report.forest import Effect, Forest, forest_of
 from whetstone.report.format import bare_difference, difference
 from whetstone.report.machine import BASELINES
@@ -30,12 +31,18 @@ def forest_svg(summary: Summary) -> str | None:
     import altair
 
     forest = forest_of(summary)
-    rows = [_forest_row(effect, effect.comparison) for effect in forest.effects if effect.comparison is not None]
-    panels = [
-        _forest_panel([row for row in rows if row["baseline"] == over], over, forest)
+    groups = {
+        f"Tuned against {over}": [(_metric_label(one.metric), one) for one in forest.effects if one.baseline == over]
         for over in BASELINES
-        if any(row["baseline"] == over for row in rows)
+    }
+    groups[f"Beside the rule, {_metric_label(summary.primary).lower()}"] = [
+        (f"{one.candidate} against {one.baseline}", one) for one in forest.variants
     ]
+    panels = []
+    for title, effects in groups.items():
+        rows = [_forest_row(label, one, one.comparison) for label, one in effects if one.comparison is not None]
+        if rows:
+            panels.append(_forest_panel(rows, title, forest))
     return _svg(altair.vconcat(*panels, spacing=28)) if panels else None
 
 
@@ -66,13 +73,16 @@ def standalone(svg: str) -> str:
     return re.sub(r"(<svg[^>]*>)", lambda opening: opening[1] + style, svg, count=1) + "\n"
 
 
-def _forest_row(effect: Effect, found: Comparison) -> dict[str, Any]:
+def _metric_label(metric: Metric) -> str:
+    return metric.title + (" ↓" if metric.direction == "lower" else "")
+
+
+def _forest_row(label: str, effect: Effect, found: Comparison) -> dict[str, Any]:
     unit, interval = effect.metric.unit, found.paired.interval
     bare = bare_difference(unit)
     scale = 100 if unit == "share" else 1
     return {
-        "metric": effect.metric.title + (" ↓" if effect.metric.direction == "lower" else ""),
-        "baseline": effect.baseline,
+        "metric": label,
         "gain": scale * found.gain,
         "low": scale * found.gain_low,
         "high": scale * found.gain_high,
@@ -83,10 +93,10 @@ def _forest_row(effect: Effect, found: Comparison) -> dict[str, Any]:
     }
 
 
-def _forest_panel(rows: list[dict[str, Any]], over: str, forest: Forest) -> "altair.LayerChart":
+def _forest_panel(rows: list[dict[str, Any]], title: str, forest: Forest) -> "altair.LayerChart":
     import altair
 
-    labels = altair.Axis(labelFontSize=13, labelPadding=12, labelColor="var(--ink)")
+    labels = altair.Axis(labelFontSize=13, labelPadding=12, labelLimit=260, labelColor="var(--ink)")
     order = [row["metric"] for row in rows]
     base = altair.Chart(altair.Data(values=rows)).encode(y=altair.Y("metric:N", sort=order, title=None, axis=labels))
     x = altair.X(
@@ -107,7 +117,7 @@ def _forest_panel(rows: list[dict[str, Any]], over: str, forest: Forest) -> "alt
         ),
         text.encode(x=altair.value(_PLOT_WIDTH + 20), text="numbers:N", color=altair.value("var(--ink)")),
         text.encode(x=altair.value(_PLOT_WIDTH + 225), text="n:N", color=altair.value("var(--muted)")),
-    ).properties(width=_PLOT_WIDTH, height=altair.Step(30), title=f"Tuned against {over}")
+    ).properties(width=_PLOT_WIDTH, height=altair.Step(30), title=title)
 
 
 def _by_direction(unclear: str) -> dict[str, Any]:

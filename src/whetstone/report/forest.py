@@ -6,6 +6,7 @@ from typing import Literal
 
 from whetstone.evaluate.metrics.catalogue import METRICS
 from whetstone.evaluate.metrics.metric import Metric
+from whetstone.evaluate.sample import TUNED
 from whetstone.report.machine import BASELINES
 from whetstone.report.summary import Summary
 from whetstone.stats.comparison import Comparison
@@ -22,12 +23,14 @@ class Effect:
 
     Attributes:
         metric: What was scored.
+        candidate: The arm compared.
         baseline: The arm compared with.
         comparison: None when not measured.
         margin: The loss that the rule tolerates here; None when the rule says nothing.
     """
 
     metric: Metric
+    candidate: str
     baseline: str
     comparison: Comparison | None
     margin: float | None
@@ -45,13 +48,15 @@ class Forest:
     """Rows and scale of the forest plot, in gains: right of zero is better whatever the metric.
 
     Attributes:
-        effects: By baseline, then by metric.
+        effects: The tuned arm, by baseline, then by metric.
+        variants: The arms beside the four, each against the arm that it is a variant of.
         low: The left end of the scale.
         high: The right end of the scale.
         ticks: Round numbers between the ends, zero among them.
     """
 
     effects: tuple[Effect, ...]
+    variants: tuple[Effect, ...]
     low: float
     high: float
     ticks: tuple[float, ...]
@@ -66,12 +71,16 @@ def forest_of(summary: Summary) -> Forest:
     tolerated = summary.manifest.experiment.judge.must_not_regress
     margins: dict[tuple[str, str], float] = {(rule.metric, rule.over): rule.margin for rule in tolerated}
     effects = tuple(
-        Effect(metric, over, summary.comparison(metric.name, over), margins.get((metric.name, over)))
+        Effect(metric, TUNED, over, summary.comparison(metric.name, over), margins.get((metric.name, over)))
         for over in BASELINES
         for metric in METRICS
         if metric.direction != "neutral"
     )
-    measured = [effect.comparison for effect in effects if effect.comparison is not None]
+    variants = tuple(
+        Effect(summary.primary, arm.name, arm.baseline, summary.variant(arm.name), None)
+        for arm in summary.manifest.experiment.judge.arms
+    )
+    measured = [effect.comparison for effect in (*effects, *variants) if effect.comparison is not None]
     margins_shown = [-effect.margin for effect in effects if effect.margin is not None]
     low = min([-_LEAST_SPAN, *margins_shown, *(found.gain_low for found in measured)])
     high = max([_LEAST_SPAN, *(found.gain_high for found in measured)])
@@ -79,7 +88,7 @@ def forest_of(summary: Summary) -> Forest:
     low, high = low - padding, high + padding
     step = _round_step(high - low)
     ticks = tuple(step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1))
-    return Forest(effects, low, high, ticks)
+    return Forest(effects, variants, low, high, ticks)
 
 
 def _round_step(span: float) -> float:

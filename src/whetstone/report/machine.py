@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from whetstone.evaluate.metrics.catalogue import METRICS
-from whetstone.evaluate.sample import ARMS, BASE, COPY_INPUT
+from whetstone.evaluate.sample import BASE, COPY_INPUT
 from whetstone.report.summary import ArmSummary, Change, Speed, Summary
 from whetstone.stats.comparison import Comparison
 from whetstone.stats.paired import Flips
@@ -46,16 +46,17 @@ def as_json(summary: Summary) -> dict[str, Any]:
             }
             for metric in METRICS
         },
-        "arms": {arm: _scores(arms.get(arm)) for arm in ARMS},
+        "arms": {arm: _scores(arms.get(arm)) for arm in summary.arm_names},
         "comparisons": {
             metric.name: {over: _comparison(summary.comparison(metric.name, over)) for over in BASELINES}
             for metric in METRICS
             if metric.direction != "neutral"
         },
+        "variants": {arm.name: _comparison(summary.variant(arm.name)) for arm in judge.arms},
         "flips": None if exact is None else _flips(exact),
         "noise_floor": _comparison(summary.noise),
         "changes": {"fixed": _changes(summary.fixed), "broken": _changes(summary.broken)},
-        "speed": {arm: _speed(arms[arm].speed) if arm in arms else None for arm in ARMS},
+        "speed": {arm: _speed(arms[arm].speed) if arm in arms else None for arm in summary.arm_names},
         "training": [_logged_step(row) for row in summary.training],
         "manifest": summary.manifest.model_dump(mode="json"),
     }

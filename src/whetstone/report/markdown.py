@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 
 from whetstone.evaluate.metrics.catalogue import METRICS
-from whetstone.evaluate.sample import ARMS, BASE
+from whetstone.evaluate.sample import BASE
 from whetstone.report import format as written
+from whetstone.report.arms import VARIANTS_CAPTION, arm_words, batch_words
 from whetstone.report.claims import Claims, unguarded_loss
 from whetstone.report.machine import BASELINES, as_json
 from whetstone.report.summary import Change, Summary
@@ -29,7 +30,7 @@ def render_markdown(summary: Summary) -> str:
     sections = [
         _verdict(summary, claims),
         _effects(summary, claims),
-        _arms(claims),
+        _arms(summary, claims),
         _flips(claims),
         _samples(summary),
         _cost(summary, claims),
@@ -74,7 +75,18 @@ def _effects(summary: Summary, claims: Claims) -> str:
     ]
     chart = "![Paired differences; right of zero is better](forest.svg)\n\n" if summary.comparisons else ""
     table = _table(["Metric", "Direction", "Tuned against", "Difference", "Interval", "n", "p"], rows)
-    return f"## What tuning changed\n\n{chart}{table}"
+    return "\n\n".join([f"## What tuning changed\n\n{chart}{table}", *_variants(summary, claims)])
+
+
+def _variants(summary: Summary, claims: Claims) -> list[str]:
+    """The arms beside the four; nothing where there are none."""
+    unit = summary.primary.unit
+    rows = [
+        [arm.name, arm.baseline, *_difference(claims, f"variants.{arm.name}", unit)[:-1]]
+        for arm in summary.manifest.experiment.judge.arms
+    ]
+    head = ["Arm", "Against", f"{summary.primary.title}: difference", "Interval", "n"]
+    return [VARIANTS_CAPTION, _table(head, rows)] if rows else []
 
 
 def _difference(claims: Claims, path: str, unit: str) -> list[str]:
@@ -93,13 +105,13 @@ def _span(claims: Claims, path: str, write: written.Write) -> str:
     return f"{claims.text(f'{path}.low', write)} to {claims.text(f'{path}.high', write)}"
 
 
-def _arms(claims: Claims) -> str:
+def _arms(summary: Summary, claims: Claims) -> str:
     rows = [
         [f"{metric.title}: {metric.definition}"]
-        + [_estimate(claims, f"arms.{arm}.{metric.name}", metric.unit) for arm in ARMS]
+        + [_estimate(claims, f"arms.{arm}.{metric.name}", metric.unit) for arm in summary.arm_names]
         for metric in METRICS
     ]
-    return f"## Every arm on every metric\n\n{_table(['Metric', *ARMS], rows)}"
+    return f"## Every arm on every metric\n\n{_table(['Metric', *summary.arm_names], rows)}"
 
 
 def _estimate(claims: Claims, path: str, unit: str) -> str:
@@ -172,7 +184,7 @@ def _cost(summary: Summary, claims: Claims) -> str:
             claims.text(f"speed.{arm}.latency_p50_s", written.duration),
             claims.text(f"speed.{arm}.memory_bytes", written.byte_size),
         ]
-        for arm in ARMS
+        for arm in summary.arm_names
     ]
     head = ["Arm", "Tokens per second", "Median time to first token", "Median time to answer", "Peak memory"]
     training = [
@@ -214,6 +226,8 @@ def _manifest(summary: Summary) -> str:
         *([["Training", settings]] if (settings := settings_words(manifest)) is not None else []),
         ["Base weights", _weights(manifest.base)],
         ["Tuned weights", _weights(tuned)],
+        *([f"Arm {arm}", said] for arm, said in arm_words(manifest).items()),
+        ["Generation", batch_words(manifest)],
         ["Data", ", ".join(f"{split} `{digest}`" for split, digest in data.items()) or written.UNMEASURED],
         ["Hardware", f"{manifest.hardware.processor}, {manifest.hardware.cores} cores, {manifest.hardware.system}"],
         ["Packages", ", ".join(f"{name} {version}" for name, version in manifest.packages.items())],

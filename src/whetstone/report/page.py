@@ -14,9 +14,9 @@ import json
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from whetstone.evaluate.metrics.catalogue import METRICS, metric
-from whetstone.evaluate.sample import ARMS
+from whetstone.evaluate.metrics.catalogue import METRICS
 from whetstone.report import format as written
+from whetstone.report.arms import VARIANTS_CAPTION, arm_words, batch_words
 from whetstone.report.changes import ChangeView, view_change
 from whetstone.report.charts import training_svg
 from whetstone.report.claims import Claims
@@ -39,13 +39,16 @@ def render_page(summary: Summary) -> str:
     script = (importlib.resources.files("whetstone.report") / "templates" / "page.js").read_text(encoding="utf-8")
     template = _environment().get_template("index.html.j2")
     return template.render(
-        arms=ARMS,
+        arm_words=arm_words(summary.manifest),
+        arms=summary.arm_names,
         baselines=BASELINES,
+        batch_words=batch_words(summary.manifest),
         changes=_listed_changes(summary, claims),
         claim=claims.html,
         config=json.dumps(report["manifest"]["experiment"], indent=2, ensure_ascii=False),
         curves=_curves(summary),
         dark=DARK,
+        extra_arms={arm.name: arm.model for arm in summary.manifest.experiment.judge.arms},
         forest=forest_of(summary),
         light=LIGHT,
         manifest=summary.manifest,
@@ -59,6 +62,7 @@ def render_page(summary: Summary) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         training_table=[index for index, _ in enumerate(summary.training)],
         value=claims.value,
+        variants_caption=VARIANTS_CAPTION,
         written=written,
     )
 
@@ -75,8 +79,7 @@ def _environment() -> Environment:
 
 
 def _primary(summary: Summary) -> dict[str, object]:
-    rule = summary.manifest.experiment.judge.must_improve[0]
-    return {"metric": metric(rule.metric), "over": rule.over}
+    return {"metric": summary.primary, "over": summary.manifest.experiment.judge.must_improve[0].over}
 
 
 def _listed_changes(summary: Summary, claims: Claims) -> list[ChangeView]:

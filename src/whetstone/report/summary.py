@@ -15,7 +15,9 @@ import numpy as np
 from whetstone.data.example import Example
 from whetstone.evaluate.evidence import Evidence, load_evidence
 from whetstone.evaluate.metrics.catalogue import METRICS, metric
+from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
+from whetstone.experiment import Judge
 from whetstone.files import read_jsonl
 from whetstone.report.difference import similarity
 from whetstone.run import Manifest, RetentionRecord, Run
@@ -50,13 +52,13 @@ class Speed:
     """How fast an arm answered, and in how much memory.
 
     Attributes:
-        tokens_per_s: Generated tokens over the summed time of the batches.
+        tokens_per_s: Generated tokens over the summed time of the batches; None where a server did not count them.
         latency_p50_s: Median time from a batch's start to the end of one answer in it.
         first_token_p50_s: Median time from a batch's start to the first token.
         memory_bytes: The most that a batch took on CUDA; the most that the process had taken by then elsewhere.
     """
 
-    tokens_per_s: float
+    tokens_per_s: float | None
     latency_p50_s: float
     first_token_p50_s: float
     memory_bytes: int
@@ -87,8 +89,11 @@ class Summary:
     Attributes:
         manifest: The run; without what its training did when the candidate was trained elsewhere.
         verdict: The rule's outcome and its gates.
-        arms: In the order of the design: copy-input, base, base-again, tuned; only those that were measured.
+        arms: In the order of the design: copy-input, base, base-again, tuned, then those beside them; only those that
+            were measured.
         comparisons: Tuned against base and copy-input, on every metric that has a better direction.
+        variants: Each arm beside the four against the arm that it is a variant of, on the primary metric; only those
+            that were measured.
         noise: Base again against base on the primary metric; None when not measured.
         fixed: Wrong by the base, right by the tuned arm.
         broken: Right by the base, wrong by the tuned arm; worst (furthest from the references) first.
@@ -100,6 +105,7 @@ class Summary:
     evidence: Evidence
     arms: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
+    variants: tuple[Comparison, ...]
     noise: Comparison | None
     fixed: tuple[Change, ...]
     broken: tuple[Change, ...]
@@ -111,6 +117,20 @@ class Summary:
             if found.metric.name == metric_name and found.baseline == baseline:
                 return found
         return None
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """The four arms, then those beside them."""
+        return (*ARMS, *(arm.name for arm in self.manifest.experiment.judge.arms))
+
+    @property
+    def primary(self) -> Metric:
+        """What the first gate looks at."""
+        return metric(self.manifest.experiment.judge.must_improve[0].metric)
+
+    def variant(self, arm: str) -> Comparison | None:
+        """An arm beside the four against the arm that it is a variant of, if it was measured."""
+        return next((found for found in self.variants if found.candidate == arm), None)
 
     @property
     def unguarded_losses(self) -> tuple[Comparison, ...]:
@@ -149,15 +169,16 @@ def summarise(run: Run) -> Summary:
     if foreign:
         # The run's own steps and losses are not those of the weights that were judged.
         manifest = manifest.model_copy(update={"tuning": None, "settings": None, "retention": ()})
-    evidence = load_evidence(run.samples)
-    confidence = manifest.experiment.judge.confidence
+    judge = manifest.experiment.judge
+    evidence, confidence = load_evidence(run.samples, [arm.name for arm in judge.arms]), judge.confidence
     fixed, broken = _changes(evidence)
     return Summary(
         manifest=manifest,
         verdict=decide(evidence, manifest),
         evidence=evidence,
-        arms=tuple(_arm(evidence, arm, confidence) for arm in ARMS if arm in evidence.samples),
+        arms=tuple(_arm(evidence, arm, confidence) for arm in evidence.samples),
         comparisons=_comparisons(evidence, confidence),
+        variants=_variants(evidence, judge),
         noise=_noise(evidence, manifest),
         fixed=fixed,
         broken=broken,
@@ -208,8 +229,9 @@ def _speed(samples: Sequence[Sample]) -> Speed | None:
         first_tokens.append(sample.first_token_s)
     if not sum(batches.values()):
         return None
+    tokens = [sample.new_tokens for sample in samples if sample.new_tokens is not None]
     return Speed(
-        tokens_per_s=sum(len(sample.token_ids) for sample in samples) / sum(batches.values()),
+        tokens_per_s=sum(tokens) / sum(batches.values()) if len(tokens) == len(samples) else None,
         latency_p50_s=float(np.median(latencies)),
         first_token_p50_s=float(np.median(first_tokens)),
         memory_bytes=max(sample.memory_bytes or 0 for sample in samples),
@@ -225,6 +247,16 @@ def _comparisons(evidence: Evidence, confidence: float) -> tuple[Comparison, ...
         if candidate.direction != "neutral"
         for baseline in _BASELINES
         if baseline in evidence.samples
+    ]
+    return tuple(comparison for comparison in found if comparison is not None)
+
+
+def _variants(evidence: Evidence, judge: Judge) -> tuple[Comparison, ...]:
+    primary = metric(judge.must_improve[0].metric)
+    found = [
+        compare_arms(evidence, primary, arm.baseline, arm.name, confidence=judge.confidence)
+        for arm in judge.arms
+        if {arm.name, arm.baseline} <= evidence.samples.keys()
     ]
     return tuple(comparison for comparison in found if comparison is not None)
 

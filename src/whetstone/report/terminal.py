@@ -4,6 +4,7 @@ Readable without colour: states are words, taken-out words stand in ``[-…-]`` 
 ``git diff --word-diff``.
 """
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from whetstone.evaluate.sample import ARMS, BASE
+from whetstone.evaluate.sample import BASE
 from whetstone.report import format as written
+from whetstone.report.arms import variant_words
 from whetstone.report.changes import Answer, view_change
 from whetstone.report.claims import Claims, unguarded_loss
 from whetstone.report.difference import Piece
@@ -42,6 +44,7 @@ _RATES = (
     ("too_short", "too short"),
 )
 _BAR_CELLS = 10
+_NAME_CELLS = 10
 _WIDE = 96
 """Columns from which there is room for bars."""
 
@@ -61,7 +64,10 @@ def print_summary(console: Console, summary: Summary, report: Path | None = None
     frozen = f"{judgement.rule_hash}, frozen {judgement.frozen_at}" if judgement else written.UNMEASURED
     level = claims.text("verdict.confidence", written.level)
     console.print(Text(f"rule {frozen}; intervals of {level}", style="dim"))
-    console.print(_gates(summary, claims), "", _arms(claims, wide=console.width >= _WIDE), "", _flips(claims), sep="\n")
+    arms = _arms(summary, claims, wide=console.width >= _WIDE)
+    console.print(_gates(summary, claims), "", arms, "", _flips(claims), sep="\n")
+    for arm in summary.manifest.experiment.judge.arms:
+        console.print(Text.assemble(("variant   ", "bold"), variant_words(summary, claims, arm.name)))
     for about, said in _training(summary, claims):
         console.print(Text.assemble((f"{about:<9} ", "bold"), written.printable(said)))
     for line in _changes(summary):
@@ -89,7 +95,7 @@ def _gates(summary: Summary, claims: Claims) -> Table:
     return table
 
 
-def _arms(claims: Claims, *, wide: bool) -> Table:
+def _arms(summary: Summary, claims: Claims, *, wide: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1 if wide else 0, 0, 0), pad_edge=False)
     table.add_column("arm", no_wrap=True)
     table.add_column("n", justify="right")
@@ -99,15 +105,15 @@ def _arms(claims: Claims, *, wide: bool) -> Table:
     for _, title in _RATES:
         table.add_column(title, justify="right")
     table.add_column("tokens/s", justify="right", min_width=8)
-    for arm in ARMS:
-        exact = f"arms.{arm}.exact_match"
+    for arm in summary.arm_names:
+        exact, name = f"arms.{arm}.exact_match", "\n".join(textwrap.wrap(arm, _NAME_CELLS))
         if claims.value(exact) is None:
-            table.add_row(arm, "", Text(written.UNMEASURED, style="italic"))
+            table.add_row(name, "", Text(written.UNMEASURED, style="italic"))
             continue
         bars = [_bar(claims.value(f"{exact}.mean"))] if wide else []
         rates = [claims.text(f"arms.{arm}.{name}.mean", written.share) for name, _ in _RATES]
         speed = claims.text(f"speed.{arm}.tokens_per_s", written.rate)
-        table.add_row(arm, claims.text(f"{exact}.n", written.count), _estimate(claims, exact), *bars, *rates, speed)
+        table.add_row(name, claims.text(f"{exact}.n", written.count), _estimate(claims, exact), *bars, *rates, speed)
     return table
 
 
