@@ -79,5 +79,7 @@ def tensor_bytes() -> int:
     """Memory of all tensors that are alive, each storage once: right after an engine was opened, its weights."""
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values())
+    # Weights that oneDNN has packed hide where they lie, and each is alone in its memory.
+    packed = sum(tensor.nbytes for tensor in tensors if tensor.is_mkldnn)
+    plain = [tensor.untyped_storage() for tensor in tensors if not tensor.is_mkldnn]
+    return packed + sum({storage.data_ptr(): storage.nbytes() for storage in plain}.values())

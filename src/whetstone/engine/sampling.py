@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from whetstone.engine.api import Logprob, Request
@@ -156,12 +157,12 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
         for row, chooser in enumerate(choosers):
             if chooser.edits:
                 chooser.edit(scores[row])
-    tokens = _largest(scores)
-    drawn = [row for row, chooser in enumerate(choosers) if chooser.sampling.temperature > 0]
-    usable = scores.gather(-1, tokens[:, None])[:, 0].isfinite()
+    token_ids = _largest(scores)
+    drawn = [row for row, chooser in enumerate(choosers) if chooser.sampling.temperature > 0 and token_ids[row] >= 0]
     if drawn:
-        tokens[drawn] = _draw(scores[drawn], [choosers[row] for row in drawn])
-    token_ids: list[int] = tokens.where(usable, -1).tolist()
+        drawn_ids = _draw(scores[drawn], [choosers[row] for row in drawn]).tolist()
+        for row, token_id in zip(drawn, drawn_ids, strict=True):
+            token_ids[row] = token_id
     logprobs = _logprobs(logits, token_ids, choosers)
     choices = []
     for row, (token_id, chooser) in enumerate(zip(token_ids, choosers, strict=True)):
@@ -173,12 +174,18 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
     return choices
 
 
-def _largest(scores: torch.Tensor) -> torch.Tensor:
-    """The place of the largest score of each row, the first where several are; of a NaN where there is one."""
+def _largest(scores: torch.Tensor) -> list[int]:
+    """The place of the largest score of each row, the first where several are; -1 where it is not a finite number."""
     if scores.device.type != "cpu":
-        return scores.argmax(dim=-1)
+        tokens = scores.argmax(dim=-1)
+        usable = scores.gather(-1, tokens[:, None])[:, 0].isfinite()
+        found: list[int] = tokens.where(usable, -1).tolist()
+        return found
     # On a processor NumPy searches five times as fast.
-    return torch.from_numpy(_wide(scores).numpy().argmax(axis=-1))
+    values = _wide(scores).numpy()
+    places = values.argmax(axis=-1)
+    finite = np.isfinite(values[np.arange(len(places)), places])
+    return [place if usable else -1 for place, usable in zip(places.tolist(), finite.tolist(), strict=True)]
 
 
 def _fault(logits: torch.Tensor) -> str:
