@@ -80,6 +80,7 @@ def tensor_bytes() -> int:
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
     # Weights that oneDNN has packed hide where they lie, and each is alone in its memory.
-    packed = sum(tensor.nbytes for tensor in tensors if tensor.is_mkldnn)
+    packed: int = sum(tensor.nbytes for tensor in tensors if tensor.is_mkldnn)
     plain = [tensor.untyped_storage() for tensor in tensors if not tensor.is_mkldnn]
-    return packed + sum({storage.data_ptr(): storage.nbytes() for storage in plain}.values())
+    plain_bytes: int = sum({storage.data_ptr(): storage.nbytes() for storage in plain}.values())
+    return packed + plain_bytes

@@ -1,9 +1,12 @@
-"""``whet check`` and the same checks before ``whet tune``, in real processes."""
+"""``whet check`` and the same checks before ``whet tune``, as the command does them."""
 
+import contextlib
+import io
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from whetstone.cli.common import status
+from whetstone.cli.main import main
 from whetstone.models.load import BUILTIN_BASE, locate
 
 WHET = Path(sys.executable).parent / "whet"
@@ -53,10 +58,26 @@ def experiment(folder: Path, source: str, more: str = "") -> None:
 
 
 def whet(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "300"}
-    done = subprocess.run([WHET, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=100)
+    """The command in this process, which has imported all that takes seconds to import."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COLUMNS", "300")
+        patched.setattr(sys, "argv", ["whet", *arguments])
+        patched.setattr(signal, "signal", lambda number, handler: None)
+        patched.setattr(status, "_width", 300)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            ended = _exit_code()
+    done = subprocess.CompletedProcess(arguments, ended, out.getvalue(), err.getvalue())
     assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def _exit_code() -> int:
+    try:
+        main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    return 0
 
 
 @pytest.fixture

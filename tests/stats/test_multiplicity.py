@@ -20,13 +20,13 @@ def test_one_gate_is_not_adjusted_and_no_gate_is_no_value() -> None:
     assert holm([]) == []
 
 
-@settings(max_examples=10)  # multipletests collects garbage on every call: 20 ms
+@settings(max_examples=5)  # multipletests collects garbage on every call: 20 ms
 @given(PROBABILITIES)
 def test_equals_statsmodels(p_values: list[float]) -> None:
     assert np.allclose(holm(p_values), multipletests(p_values, method="holm")[1])
 
 
-@settings(max_examples=10)  # multipletests collects garbage on every call: 20 ms
+@settings(max_examples=5)  # multipletests collects garbage on every call: 20 ms
 @given(PROBABILITIES)
 def test_lies_between_the_value_and_bonferroni(p_values: list[float]) -> None:
     for p_value, adjusted in zip(p_values, holm(p_values), strict=True):

@@ -74,7 +74,7 @@ def test_another_error_is_not_taken_for_it(text: str) -> None:
     assert not is_out_of_memory(RuntimeError(text))
 
 
-@settings(max_examples=20)  # each halving collects garbage
+@settings(max_examples=8)  # each halving collects garbage
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 3))
 def test_micro_batches_hold_every_row_once_and_halve_down_to_one(count: int, at_once: int, halvings: int) -> None:
     said, step = list[str](), rows(count)

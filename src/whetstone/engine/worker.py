@@ -150,8 +150,10 @@ class Worker:
                 self._end(self._ended or UserError("the engine is closed; open it again"))
                 self._core.close()
         self._wake.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        with self._starting:
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def _start(self) -> None:
         with self._starting:
