@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import random
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -223,8 +224,14 @@ def test_a_prefix_of_another_adapter_is_not_reused(adapters: dict[str, Path]) ->
 
 @cache
 def exact() -> Batched:
-    """A Llama in float64, where rounding cannot turn a choice, and which all schedules share."""
-    opened = batched(made("llama", torch.float64), {})
+    """A Llama in float64, where rounding cannot turn a choice, with two adapters; all schedules share it."""
+    with tempfile.TemporaryDirectory() as folder:
+        targets = {"first": ["q_proj", "v_proj"], "second": ["o_proj", "gate_proj", "up_proj", "down_proj"]}
+        folders = {
+            name: adapter(Path(folder) / name, "llama", torch.float64, 0.3, r=rank, target_modules=modules)
+            for rank, (name, modules) in enumerate(targets.items(), 2)
+        }
+        opened = batched(made("llama", torch.float64), folders)
     assert opened is not None
     return opened
 
@@ -259,14 +266,15 @@ samplings = st.sampled_from(
 )
 SHARED = tuple(range(10, 40))
 requests = st.builds(
-    lambda shared, own, new, sampling, seed, stop: Request(
-        (*SHARED[:shared], *own), new, sampling, seed, stop=("w9",) if stop else ()
+    lambda shared, own, new, sampling, seed, adapted, stop: Request(
+        (*SHARED[:shared], *own), new, sampling, seed, adapted, stop=("w9",) if stop else ()
     ),
     st.sampled_from([0, 5, 20, 30]),
     st.lists(st.integers(8, 14), min_size=1, max_size=30),
     st.integers(1, 12),
     samplings,
     st.integers(0, 3),
+    st.sampled_from([None, "first", "second"]),
     st.booleans(),
 )
 events = st.one_of(
@@ -450,7 +458,8 @@ def test_the_model_stays_as_it_was_where_it_is_refused() -> None:
 
 def adapter(folder: Path, name: str, dtype: torch.dtype, size: float, **options: Any) -> Path:
     """Saves an adapter whose weights differ from fresh ones by about a size."""
-    tuned = get_peft_model(made(name, dtype), LoraConfig(r=4, lora_alpha=16, task_type="CAUSAL_LM", **options))
+    config = LoraConfig(**{"r": 4, "lora_alpha": 16, "task_type": "CAUSAL_LM", **options})
+    tuned = get_peft_model(made(name, dtype), config)
     torch.manual_seed(0)
     for parameter in tuned.parameters():
         if parameter.requires_grad:
