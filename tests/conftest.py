@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,11 @@ SUBJECTS = ("She", "My brother", "The teacher", "Anna", "Our neighbour", "The ne
 VERBS = (("goes", "go"), ("walks", "walk"), ("drives", "drive"), ("runs", "run"), ("travels", "travel"))
 PLACES = ("to the market", "to school", "to an old library", "to the station", "along the river", "into the garden")
 TIMES = ("every morning .", "on Mondays .", "when it rains .", "before breakfast .", "after the long meeting .")
+
+
+def pytest_configure() -> None:
+    """Hears Ctrl-C, which a shell has its background jobs ignore, and their children too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
