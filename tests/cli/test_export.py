@@ -20,12 +20,12 @@ pytest.importorskip("gguf", reason="pip install 'whetstone[gguf]'")
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned") / "adapter"
+    torch.manual_seed(0)
     base = load_weights(locate(BUILTIN_BASE), dtype="float32", device=torch.device("cpu"))
     tuned = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    torch.manual_seed(0)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
-            parameter.data.normal_(0, 0.02)
+            parameter.data.normal_(0, 0.1)
     tuned.save_pretrained(folder)
     return folder
 
