@@ -661,7 +661,8 @@ def test_addresses_that_are_refused(url: str, key: str | None, said: str) -> Non
 
 @pytest.mark.parametrize("url", ["https://gpu-box", "http://localhost:1", "http://127.0.0.9", "http://[::1]:8000/v1"])
 def test_addresses_that_a_key_may_go_to(url: str) -> None:
-    HttpEngine(url, "small", api_key=KEY).close()
+    with contextlib.closing(HttpEngine(url, "small", api_key=KEY)) as engine:
+        assert engine.retried == 0
 
 
 def test_this_machines_own_servers_are_not_asked_through_a_proxy(

@@ -370,6 +370,8 @@ def test_what_does_not_fit_is_refused_and_nothing_is_truncated() -> None:
         engine.generate([Request((9,), 0)])
     with pytest.raises(UserError, match=r"no adapter 'tuned' is loaded \(there: none\)"):
         engine.generate([Request((9,), 5, adapter="tuned")])
+    with pytest.raises(UserError, match="max_rows: 0"):
+        TorchEngine(made("llama"), template(), stop_ids=STOP, max_rows=0)
     small = TorchEngine(made("llama"), template(), stop_ids=STOP, cache_bytes=50_000)
     assert small.generate([Request((9,), 60)])[0].token_ids
     with pytest.raises(UserError, match=r"need 0\.00 GiB of keys and values.*lower max_new_tokens"):

@@ -215,8 +215,9 @@ def test_what_is_not_there_is_answered_with_what_is(folder: Path, text: str, sai
 
 
 def test_what_the_hub_does_not_give_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(base: str) -> Path:
-        raise UserError(f"model.base: '{base}' is neither a directory nor a model that the hub gives: offline")
+    def refuse(base: str, *, key: str | None = "model.base") -> Path:
+        said = f"'{base}' is neither a directory nor a model that the hub gives: offline"
+        raise UserError(said if key is None else f"{key}: {said}")
 
     monkeypatch.setattr(resolve, "locate", refuse)
     monkeypatch.chdir(folder)

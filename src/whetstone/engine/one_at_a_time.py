@@ -11,9 +11,9 @@ from whetstone.engine.answer import Answer
 from whetstone.engine.api import Request
 from whetstone.engine.constraint import GrammarMaker
 from whetstone.engine.deadlines import Deadlines
-from whetstone.engine.sampling import Chooser, check_choices, choose
+from whetstone.engine.limits import Limits
+from whetstone.engine.sampling import Chooser, choose
 from whetstone.engine.worker import Listener
-from whetstone.errors import UserError
 
 __all__ = ["LogitsSource", "OneAtATime"]
 
@@ -72,8 +72,7 @@ class OneAtATime:
         self._source = source
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
-        self._context_tokens = context_tokens
-        self._adapters = adapters
+        self._limits = Limits(context_tokens, adapters=adapters)
         self._grammars = GrammarMaker(tokenizer, stop_ids)
         self._waiting: deque[Answer] = deque()
         self._current: tuple[Answer, Chooser] | None = None
@@ -85,19 +84,7 @@ class OneAtATime:
         Raises:
             UserError: It is longer than the context, names an adapter, or its constraint is not valid.
         """
-        prompt, answer = len(request.token_ids), request.max_new_tokens
-        check_choices(request)
-        if not prompt:
-            raise UserError("a prompt without tokens; give at least one")
-        if answer < 1:
-            raise UserError(f"max_new_tokens: {answer}; ask for at least one")
-        if prompt + answer > self._context_tokens:
-            raise UserError(
-                f"a prompt of {prompt} tokens and an answer of {answer} exceed the context of "
-                f"{self._context_tokens}; lower max_new_tokens or shorten the prompt"
-            )
-        if request.adapter is not None and request.adapter not in self._adapters:
-            raise UserError(f"no adapter '{request.adapter}' is loaded; merge it into the model for this engine")
+        self._limits.check(request)
         if request.constraint is not None:
             self._grammars.make(request.constraint)
 

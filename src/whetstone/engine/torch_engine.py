@@ -27,8 +27,9 @@ from whetstone.engine.constraint import GrammarMaker
 from whetstone.engine.deadlines import Deadlines
 from whetstone.engine.decoder import Batched, batched
 from whetstone.engine.flat import Piece, Step, flat_step
+from whetstone.engine.limits import Limits
 from whetstone.engine.one_at_a_time import OneAtATime
-from whetstone.engine.sampling import Chooser, check_choices, choose
+from whetstone.engine.sampling import Chooser, choose
 from whetstone.engine.slab import KeyValueStore, Row
 from whetstone.engine.transformers_source import TransformersSource
 from whetstone.engine.worker import Listener, Worker
@@ -75,8 +76,8 @@ class TorchCore:
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
         self._grammars = GrammarMaker(tokenizer, stop_ids)
-        self._context_tokens = context_tokens
-        self._decoder, self._digests, self._vocabulary = model.decoder, model.digests, model.vocabulary
+        self._decoder, self._digests = model.decoder, model.digests
+        self._limits = Limits(context_tokens, "the model's context", model.vocabulary, tuple(model.digests))
         self._device = model.shape.device
         budget_bytes = cache_bytes or _spare_bytes(self._device)
         self._store = KeyValueStore(model.shape, max_rows=max_rows, budget_bytes=budget_bytes)
@@ -91,26 +92,8 @@ class TorchCore:
         Raises:
             UserError: It is longer than the context or the memory, or asks for what is not there.
         """
-        longest = len(request.token_ids) + request.max_new_tokens
-        check_choices(request)
-        if not request.token_ids:
-            raise UserError("a prompt without tokens; give at least one")
-        if min(request.token_ids) < 0 or max(request.token_ids) >= self._vocabulary:
-            raise UserError(
-                f"a token from {min(request.token_ids)} to {max(request.token_ids)} in the prompt, and the model knows "
-                f"0 to {self._vocabulary - 1}; use the tokenizer that belongs to the model"
-            )
-        if request.max_new_tokens < 1:
-            raise UserError(f"max_new_tokens: {request.max_new_tokens}; ask for at least one")
-        if longest > self._context_tokens:
-            raise UserError(
-                f"a prompt of {len(request.token_ids)} tokens and an answer of {request.max_new_tokens} exceed "
-                f"the model's context of {self._context_tokens}; lower max_new_tokens or shorten the prompt"
-            )
-        self._store.check(longest)
-        if request.adapter is not None and request.adapter not in self._digests:
-            known = ", ".join(self._digests) or "none"
-            raise UserError(f"no adapter '{request.adapter}' is loaded (there: {known})")
+        self._limits.check(request)
+        self._store.check(len(request.token_ids) + request.max_new_tokens)
         if request.constraint is not None:
             self._grammars.make(request.constraint)
 
@@ -246,8 +229,10 @@ class TorchEngine(Worker):
             cache_bytes: Memory for keys and values; a part of what is free if it is not said.
 
         Raises:
-            UserError: An adapter does not fit the model, or cannot be read.
+            UserError: An adapter does not fit the model, or cannot be read; or no request may run.
         """
+        if max_rows < 1:
+            raise UserError(f"max_rows: {max_rows}; let at least one request run")
         if stop_ids is None:
             stop_ids = template.stop_ids(end_ids(model))
         if model.device.type == "cpu":

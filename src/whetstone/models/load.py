@@ -40,6 +40,7 @@ __all__ = [
     "load_template",
     "load_weights",
     "locate",
+    "stored_end_ids",
 ]
 
 BUILTIN_BASE = "builtin:demo-base"
@@ -60,8 +61,12 @@ class LanguageModel:
     folder: Path
 
 
-def locate(base: str) -> Path:
+def locate(base: str, *, key: str | None = "model.base") -> Path:
     """The local folder of a model: itself, the shipped base's, or a hub snapshot (fetched when it is not cached).
+
+    Args:
+        base: Its name.
+        key: Of the experiment, where the name stands; None where it stands elsewhere.
 
     Raises:
         UserError: There is no such directory and no such model on the hub, or the hub cannot be reached.
@@ -74,9 +79,8 @@ def locate(base: str) -> Path:
         return Path(snapshot_download(base, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"model.base: '{base}' is neither a directory nor a model that the hub gives: {reason}"
-        ) from None
+        said = f"'{base}' is neither a directory nor a model that the hub gives: {reason}"
+        raise UserError(said if key is None else f"{key}: {said}") from None
 
 
 def load_model(
@@ -113,7 +117,7 @@ def load_template(folder: Path, choice: str) -> tuple[Template, list[int]]:
     """
     with _said_plainly(folder):
         tokenizer = _load_tokenizer(folder)
-        ends = _as_list(_generation_config(folder).eos_token_id)
+        ends = stored_end_ids(folder)
     if choice == "plain" and ends and tokenizer.eos_token_id not in ends:
         # The plain template ends an answer with EOS. The embedding of an EOS that the model does not use was never
         # trained, and an adapter leaves embeddings alone: such an end could be taught for ever and never be said.
@@ -139,6 +143,11 @@ def context_tokens(config: PreTrainedConfig) -> int:
 def end_ids(model: PreTrainedModel) -> list[int]:
     """The tokens that the model's own generation settings end with."""
     return _as_list(model.generation_config.eos_token_id)
+
+
+def stored_end_ids(folder: Path) -> list[int]:
+    """The tokens that the model of a folder would end with, once it is loaded."""
+    return _as_list(_generation_config(folder).eos_token_id)
 
 
 def attention_of(model: PreTrainedModel) -> str:

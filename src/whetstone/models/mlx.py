@@ -16,11 +16,11 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from whetstone.errors import UserError
 from whetstone.files import atomic_folder, read_json, write_json, written_by_libraries
-from whetstone.models.load import context_tokens, load_config
+from whetstone.models.load import context_tokens, load_config, stored_end_ids
 
 __all__ = ["MlxModel", "convert_adapter", "load_mlx"]
 
@@ -141,7 +141,7 @@ def load_mlx(
         logits = model(mx.array([[0]]))
         mx.eval(model.parameters(), logits)
     said_dtype = str(logits.dtype).removeprefix("mlx.core.")
-    return MlxModel(model, _exact_tokens(config), _end_ids(folder, config), said_dtype)
+    return MlxModel(model, _exact_tokens(config), tuple(stored_end_ids(folder)), said_dtype)
 
 
 def convert_adapter(peft_folder: Path, out: Path) -> None:
@@ -231,17 +231,6 @@ def _exact_tokens(config: PreTrainedConfig) -> int:
     window = config.to_dict().get("sliding_window")
     longest = context_tokens(config)
     return longest if window is None else min(longest, window)
-
-
-def _end_ids(folder: Path, config: PreTrainedConfig) -> tuple[int, ...]:
-    """What transformers would end with, once the model is loaded."""
-    if (folder / "generation_config.json").exists():
-        ends = GenerationConfig.from_pretrained(folder).eos_token_id
-    else:
-        ends = GenerationConfig.from_model_config(config).eos_token_id
-    if ends is None:
-        return ()
-    return (ends,) if isinstance(ends, int) else tuple(ends)
 
 
 def _plain_lora(folder: Path) -> dict[str, Any]:

@@ -126,9 +126,9 @@ class Resolver:
         if not _HUB_ID.fullmatch(named):
             raise UserError(f"{named}: no such folder{_neighbour(path)}; a model of the hub is org/name")
         try:
-            return locate(named)
+            return locate(named, key=None)
         except UserError as error:
-            raise UserError(f"{str(error).removeprefix('model.base: ')}{_neighbour(path)}") from None
+            raise UserError(f"{error}{_neighbour(path)}") from None
 
     def _run(self, ref: RunModel) -> Resolved:
         run = Run(self._runs / ref.name)
