@@ -210,7 +210,7 @@ for kind, folder in {[(kind, str(whole[kind][0])) for kind in KINDS]!r}:
 
 def test_without_dropout_state_the_end_differs(whole: Ends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison above notices random states that are not restored."""
-    monkeypatch.setattr("whetstone.train.restart._restore_random_state", lambda state: None)
+    monkeypatch.setattr("whetstone.train.restart.restore_random_state", lambda state: None)
     folder, expected = whole["lora"]
     assert resume(make_training(tmp_path, "lora"), folder, 3)["weights"] != expected["weights"]
 

@@ -223,6 +223,33 @@ def test_a_gap_is_a_gap(tmp_path: Path) -> None:
     assert values.keys().isdisjoint({"validation_loss", "loss", "gpu_power_w", "gpu_percent", "step"})
 
 
+def streams() -> str:
+    return repr((random.getstate(), torch.get_rng_state().tolist(), np.random.get_state(legacy=False)))
+
+
+class Drawing:
+    """A tracker that draws from the global random streams, as MLflow does for one experiment in ten."""
+
+    def __init__(self, *_: object) -> None:
+        random.random()
+        np.random.rand()
+        torch.rand(1)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        Drawing()
+
+    def finish(self, succeeded: bool) -> None:
+        Drawing()
+
+
+def test_a_tracker_that_draws_moves_no_random_stream(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(track._WRITERS, "wandb", Drawing)
+    before = streams()
+    with tracking(tune("wandb"), "demo", tmp_path, pytest.fail) as trackers:
+        trackers.log(metrics(1))
+    assert streams() == before
+
+
 def test_no_secret_is_written_and_no_random_stream_moves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import wandb
 
@@ -232,13 +259,10 @@ def test_no_secret_is_written_and_no_random_stream_moves(monkeypatch: pytest.Mon
     monkeypatch.setenv("WANDB_API_KEY", key := SECRET.ljust(40, "f"))
     monkeypatch.setattr(sys, "argv", ["whet", "--token", SECRET])
 
-    def streams() -> str:
-        return repr((random.getstate(), torch.get_rng_state().tolist(), np.random.get_state(legacy=False)))
-
     before = streams()
     with tracking(tune("wandb", "tensorboard", "mlflow"), "demo", tmp_path, pytest.fail) as trackers:
         trackers.log(metrics(1))
-    assert streams() == before
+    assert streams() == before, "a stream moved"
     wandb.teardown()
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.relative_to(tmp_path).parts[0] for path in written} >= {"wandb", "tensorboard", "mlflow"}

@@ -10,13 +10,11 @@ Notable: which rows come next is not saved, since the order is a function of see
 statistics of bfloat16 weights, so they are put back as they were. One process trains.
 """
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -24,6 +22,7 @@ from transformers import Trainer
 
 from whetstone.errors import UserError
 from whetstone.train.checkpoint import Checkpoint, CheckpointStore, read_checkpoint, read_part
+from whetstone.train.random_streams import random_state, restore_random_state
 
 __all__ = ["Restart", "Restartable", "Resumable", "load_weights"]
 
@@ -77,7 +76,7 @@ class Restartable(Trainer):  # type: ignore[misc]
             "optimiser": self.optimizer.state_dict(),
             "scheduler": self.lr_scheduler.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
-            "random": _random_state(),
+            "random": random_state(),
             "unlogged": {"loss": self._tr_loss.item(), "since_step": self._globalstep_last_logged},
             "resumables": {name: resumable.state() for name, resumable in self.restart.resumables.items()},
             # The Trainer reads this file itself, to know its step.
@@ -125,7 +124,7 @@ class Restartable(Trainer):  # type: ignore[misc]
         self._globalstep_last_logged = unlogged["since_step"]
         # The mean loss that the Trainer reports at the end is of the steps of this process only.
         self._total_loss_scalar = -unlogged["loss"]
-        _restore_random_state(read_part(Path(checkpoint), "random"))
+        restore_random_state(read_part(Path(checkpoint), "random"))
 
     def _run_epoch(self, **kwargs: Any) -> None:
         """The Trainer would do one more step before it looks whether a callback had ended training already."""
@@ -170,25 +169,3 @@ def _restore_optimiser(optimiser: Optimizer, saved: dict[str, Any]) -> None:
         for name, value in state.items():
             if isinstance(value, torch.Tensor) and name in exact and value.dtype != exact[name].dtype:
                 state[name] = exact[name].to(value.device)
-
-
-def _random_state() -> dict[str, Any]:
-    """The states of all generators that training may draw from."""
-    kind, key, position, has_gauss, cached_gaussian = np.random.get_state(legacy=True)
-    return {
-        "python": random.getstate(),
-        "numpy": (kind, np.asarray(key).tolist(), position, has_gauss, cached_gaussian),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "mps": torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
-    }
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    np.random.set_state(state["numpy"])
-    torch.set_rng_state(state["torch"])
-    for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(of_device, device)
-    if state["mps"] is not None and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(state["mps"])

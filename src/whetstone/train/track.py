@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from whetstone.errors import UserError
 from whetstone.files import read_json, write_json
+from whetstone.train.random_streams import unmoved_random_streams
 from whetstone.train.recorder import StepMetrics
 from whetstone.tune_section import Tracker, Tune
 
@@ -201,7 +202,9 @@ class Tracking:
     @contextlib.contextmanager
     def _outliving(self, tracker: Tracker) -> Iterator[None]:
         try:
-            yield
+            # A tracker may draw from the global streams: MLflow completes the number of a new experiment from Python's.
+            with unmoved_random_streams():
+                yield
         # Servers, disks and drivers fail with exceptions of their own; none of them is worth a training.
         except Exception as error:
             self._writers.pop(tracker, None)
