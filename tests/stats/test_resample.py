@@ -126,3 +126,12 @@ def test_sign_flip_by_hand() -> None:
 
 def test_drawn_sign_flip_is_never_zero() -> None:
     assert sign_flip_p(np.ones(60), resamples=999, seed=0)[0] == 1 / 1000
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-151, 1e150, 1e300])
+def test_bounds_move_with_the_scale_of_the_values_however_small_or_large(scale: float) -> None:
+    grouped = GroupSums(np.array([0.0, 1.0, 3.0, 8.0]), np.ones(4))
+    plain = bootstrap_bounds(grouped, level=0.95, resamples=2_000, seed=0)
+    scaled = bootstrap_bounds(GroupSums(scale * grouped.sums, grouped.sizes), level=0.95, resamples=2_000, seed=0)
+    assert np.array(scaled[:2]) / scale == pytest.approx(np.array(plain[:2]), rel=1e-9)
+    assert scaled[2] == plain[2]

@@ -134,6 +134,7 @@ def _bca_tails(grouped: GroupSums, means: FloatArray, quantile: float) -> tuple[
     bias = float(stats.norm.ppf(below))
     left_out = (grouped.sums.sum() - grouped.sums) / (grouped.sizes.sum() - grouped.sizes)
     influence = left_out.mean() - left_out
+    influence /= np.abs(influence).max() or 1.0  # the ratio does not see the scale, and cubes of small numbers vanish
     acceleration = float((influence**3).sum() / (6 * (influence**2).sum() ** 1.5))
     shifted = np.array([bias + quantile, bias - quantile])
     stretch = 1 - acceleration * shifted
