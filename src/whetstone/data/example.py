@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from whetstone.data.requirements import Requirements
+
 __all__ = ["Example", "Message", "Role", "normalised"]
 
 Role = Literal["system", "user", "assistant"]
@@ -34,6 +36,7 @@ class Example:
         category: Label for breaking results down.
         rejected: Answers that somebody liked less than the references; preference training learns the difference.
         tests: Python code that runs without a fault when an answer's code is right (:mod:`whetstone.data.tests`).
+        requirements: What an answer has to fulfil whatever it says, such as a length or a JSON schema.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Example:
     category: str = "all"
     rejected: tuple[str, ...] = ()
     tests: str | None = None
+    requirements: Requirements | None = None
 
     def as_row(self) -> dict[str, Any]:
         """The JSON row that is written beside the samples, so that reports need nothing else.
@@ -62,6 +66,8 @@ class Example:
             row["rejected"] = list(self.rejected)
         if self.tests is not None:
             row["tests"] = self.tests
+        if self.requirements is not None:
+            row["requirements"] = self.requirements.as_row()
         return row
 
     @classmethod
@@ -76,6 +82,7 @@ class Example:
             category=row["category"],
             rejected=tuple(row.get("rejected", ())),
             tests=row.get("tests"),
+            requirements=Requirements(**row["requirements"]) if "requirements" in row else None,
         )
 
 

@@ -1,6 +1,6 @@
 """The evidence: one row for each example, arm and generation."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 __all__ = ["ARMS", "BASE", "BASE_AGAIN", "COPY_INPUT", "TUNED", "Sample"]
@@ -37,6 +37,9 @@ class Sample:
         memory_bytes: On CUDA the most that the batch took on the device; elsewhere the most that the process has taken
             so far, training in the same process included. None where a server computes.
         counted_tokens: How many tokens a server counted in the answer that it gave no ids of.
+        repeat: Which of the answers to this example it is, where an arm is asked several times.
+        measured: What only the machine could tell of the answer: ``tests_passed`` (1 or 0, the code was run),
+            ``nll_nats``, ``nll_tokens`` and ``text_bytes`` (a text was predicted, and nothing generated).
     """
 
     example: str
@@ -53,6 +56,8 @@ class Sample:
     end_s: float | None = None
     memory_bytes: int | None = None
     counted_tokens: int | None = None
+    repeat: int = 0
+    measured: dict[str, float] = field(default_factory=dict)
 
     @property
     def new_tokens(self) -> int | None:
@@ -60,8 +65,12 @@ class Sample:
         return len(self.token_ids) or self.counted_tokens
 
     def as_row(self) -> dict[str, Any]:
-        """The JSON row."""
-        return asdict(self)
+        """The JSON row; what few rows have is left out of the others."""
+        row = {**asdict(self), "token_ids": list(self.token_ids)}
+        for name in ("repeat", "measured"):
+            if not row[name]:
+                del row[name]
+        return row
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Sample":
