@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 from whetstone.data.example import Example, Message
 from whetstone.data_section import Data, GrammarSource
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
-from whetstone.experiment import Experiment, ExtraArm, Judge, MustImprove, MustNotRegress
+from whetstone.experiment import Experiment
+from whetstone.judge_section import ExtraArm, Judge, MustImprove, MustNotRegress
 from whetstone.model_section import Model
 from whetstone.run import ArmRecord, DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
 from whetstone.section import stable_hash

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from whetstone.evaluate.evidence import Evidence, load_evidence
-from whetstone.experiment import Judge, MustImprove, MustNotRegress
+from whetstone.judge_section import Judge, MustImprove, MustNotRegress
 from whetstone.run import Judgement, Manifest, Run
 from whetstone.verdict import Verdict, decide
 

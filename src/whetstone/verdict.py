@@ -22,7 +22,7 @@ import numpy as np
 from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.catalogue import metric
 from whetstone.evaluate.sample import ARMS, TUNED
-from whetstone.experiment import MustImprove, MustNotRegress
+from whetstone.judge_section import MustImprove, MustNotRegress
 from whetstone.run import Judgement, Manifest
 from whetstone.section import stable_hash
 from whetstone.stats.comparison import Comparison, compare_arms, paired_scores

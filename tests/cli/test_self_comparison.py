@@ -6,7 +6,8 @@ import pytest
 
 from whetstone.data_section import Data, GrammarSource
 from whetstone.evaluate.judge import judge
-from whetstone.experiment import Experiment, Generation, Judge, MustImprove
+from whetstone.experiment import Experiment
+from whetstone.judge_section import Generation, Judge, MustImprove
 from whetstone.model_section import Model
 from whetstone.report.summary import summarise
 from whetstone.run import Run

@@ -14,8 +14,8 @@ from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, collect, copy_input, render_prompts
 from whetstone.evaluate.evidence import load_evidence
 from whetstone.evaluate.sample import BASE, TUNED
-from whetstone.experiment import Generation
 from whetstone.files import write_atomic
+from whetstone.judge_section import Generation
 from whetstone.models.scratch import train_tokenizer
 
 GENERATION = Generation(max_new_tokens=8, batch_size=4)

@@ -18,7 +18,8 @@ from whetstone.data_section import Data, GrammarSource
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator
 from whetstone.evaluate.judge import judge
-from whetstone.experiment import Experiment, ExtraArm, Generation, Judge
+from whetstone.experiment import Experiment
+from whetstone.judge_section import ExtraArm, Generation, Judge
 from whetstone.model_section import Model, Scratch
 from whetstone.models.adapter import add_adapter, load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights

@@ -5,7 +5,7 @@ import pytest
 from whetstone.data.example import Example, Message
 from whetstone.evaluate.metrics.catalogue import METRICS, metric
 from whetstone.evaluate.sample import Sample
-from whetstone.experiment import MustImprove
+from whetstone.judge_section import MustImprove
 
 WRONG = Example("w", (Message("user", "x"),), ("He goes home .", "He went home ."), "He go home .", "g")
 RIGHT = Example("r", (Message("user", "x"),), ("He goes home .",), "He goes home .", "g")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from whetstone.experiment import MustImprove
+from whetstone.judge_section import MustImprove
 from whetstone.report.markdown import render_markdown
 from whetstone.report.page import render_page
 from whetstone.report.palette import DARK, LIGHT

@@ -18,7 +18,8 @@ from whetstone.engine.open import Opened, open_engines
 from whetstone.engine.torch_engine import TorchEngine
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, Prompt, render_prompts
-from whetstone.experiment import Experiment, ExtraArm
+from whetstone.experiment import Experiment
+from whetstone.judge_section import ExtraArm
 from whetstone.models.ref import ModelRef, RunModel, parse_ref
 from whetstone.models.resolve import Resolver, is_there
 from whetstone.run import ArmRecord, Run

@@ -19,8 +19,8 @@ from whetstone.data.template import Template, prompt_hash
 from whetstone.engine.api import Completion, Request, Sampling
 from whetstone.errors import UserError
 from whetstone.evaluate.sample import COPY_INPUT, Sample
-from whetstone.experiment import Generation
 from whetstone.files import read_jsonl, write_jsonl
+from whetstone.judge_section import Generation
 from whetstone.models.device import peak_memory_bytes, reset_peak_memory
 from whetstone.section import stable_hash
 

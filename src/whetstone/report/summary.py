@@ -17,8 +17,8 @@ from whetstone.evaluate.evidence import Evidence, load_evidence
 from whetstone.evaluate.metrics.catalogue import METRICS, metric
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
-from whetstone.experiment import Judge
 from whetstone.files import read_jsonl
+from whetstone.judge_section import Judge
 from whetstone.report.difference import similarity
 from whetstone.run import Manifest, RetentionRecord, Run
 from whetstone.stats.comparison import Comparison, compare_arms
