@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, settings
 
 from whetstone.data.example import Example, Message
 from whetstone.data_section import Data, GrammarSource
-from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
+from whetstone.evaluate.evidence import data_hash
+from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, FEW_SHOT, TUNED, Sample
 from whetstone.experiment import Experiment
 from whetstone.judge_section import ExtraArm, Judge, MustImprove, MustNotRegress
 from whetstone.model_section import Model
 from whetstone.run import ArmRecord, DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
-from whetstone.section import stable_hash
 
 # A busy machine is not a failed property, and a commit must not fail on another commit's luck.
 settings.register_profile(
@@ -80,11 +80,12 @@ def _make_run(
     run.samples.mkdir(parents=True)
     examples = [_example(index, group_size) for index in range(n)]
     extra_arms = tuple(arm for arm in arms if isinstance(arm, ExtraArm))
-    manifest = _manifest(run.name, tuning, stable_hash([example.as_row() for example in examples]), extra_arms)
+    _write_rows(run.samples / "examples.jsonl", [example.as_row() for example in examples])
+    digest = data_hash((run.samples / "examples.jsonl").read_bytes())
+    manifest = _manifest(run.name, tuning, digest, extra_arms)
     run.write(manifest)
     judgement = manifest.judgement.fingerprint() if manifest.judgement else ""
-    _write_rows(run.samples / "examples.jsonl", [example.as_row() for example in examples])
-    skills = {COPY_INPUT: 0.0, BASE: 0.38, BASE_AGAIN: 0.38, TUNED: tuned_skill}
+    skills = {COPY_INPUT: 0.0, BASE: 0.38, BASE_AGAIN: 0.38, FEW_SHOT: 0.5, TUNED: tuned_skill}
     for arm in (one.name if isinstance(one, ExtraArm) else one for one in arms):
         samples = [_sample(example, index, arm, skills.get(arm, 0.5)) for index, example in enumerate(examples)]
         samples = [replace(sample, judgement=judgement) for sample in samples]
@@ -126,7 +127,7 @@ def _sample(example: Example, index: int, arm: str, skill: float) -> Sample:
         example=example.id,
         arm=arm,
         judgement="",
-        prompt_hash=f"prompt of {example.id}",
+        prompt_hash=f"{'solved examples and the ' if arm == FEW_SHOT else ''}prompt of {example.id}",
         prompt_tokens=24,
         text=text,
         token_ids=tokens,

@@ -30,5 +30,6 @@ def test_never_ship(tmp_path: Path, seed: int) -> None:
     judge(run, experiment, base_folder(run, experiment), fresh=False, progress=lambda done, total: None)
     summary = summarise(run)
     assert summary.verdict.outcome != "SHIP"
-    base, tuned = summary.evidence.samples["base"], summary.evidence.samples["tuned"]
-    assert [sample.token_ids for sample in base] != [sample.token_ids for sample in tuned]
+    evidence = summary.held_out.evidence
+    base, tuned = ([evidence.answers(arm, n)[0].token_ids for n in range(36)] for arm in ("base", "tuned"))
+    assert base != tuned

@@ -45,23 +45,25 @@ def points(value: float) -> str:
 
 
 def score(unit: str) -> Write:
-    """The writer of a metric's mean."""
-    return share if unit == "share" else lambda value: f"{value:.1f} {unit}"
+    """The writer of a metric's mean; scores from 0 to 1 are written from 0 to 100, as they are published."""
+    if unit in ("share", "score"):
+        return share if unit == "share" else lambda value: f"{100 * value:.1f}"
+    return lambda value: f"{value:.{_decimals(unit)}f} {unit}"
 
 
 def bare_score(unit: str) -> Write:
     """As :func:`score` without the unit, for the ends of an interval that stand beside their mean."""
-    return lambda value: f"{_scale(unit) * value:.1f}"
+    return lambda value: f"{_scale(unit) * value:.{_decimals(unit)}f}"
 
 
 def difference(unit: str) -> Write:
     """The writer of a difference of two means."""
-    return points if unit == "share" else lambda value: f"{_signed(value)} {unit}"
+    return points if unit in ("share", "score") else lambda value: f"{_signed(value, _decimals(unit))} {unit}"
 
 
 def bare_difference(unit: str) -> Write:
     """As :func:`difference` without the unit."""
-    return lambda value: _signed(_scale(unit) * value)
+    return lambda value: _signed(_scale(unit) * value, _decimals(unit))
 
 
 def tick(value: float) -> str:
@@ -146,7 +148,11 @@ _DIRECTION_CONTROLS = frozenset(("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI"
 
 
 def _scale(unit: str) -> float:
-    return 100.0 if unit == "share" else 1.0
+    return 100.0 if unit in ("share", "score") else 1.0
+
+
+def _decimals(unit: str) -> int:
+    return 3 if "/" in unit else 1
 
 
 def _signed(value: float, decimals: int = 1) -> str:

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from whetstone.evaluate.metrics.catalogue import METRICS
 from whetstone.evaluate.sample import BASE
 from whetstone.report import format as written
 from whetstone.report.arms import VARIANTS_CAPTION, arm_words, batch_words
-from whetstone.report.claims import Claims, unguarded_loss
-from whetstone.report.machine import BASELINES, as_json
-from whetstone.report.summary import Change, Summary
+from whetstone.report.claims import Claims, suite_title, unguarded_loss
+from whetstone.report.machine import as_json
+from whetstone.report.suite_summary import BASELINES, Change
+from whetstone.report.summary import Summary
 from whetstone.report.training import (
     RETENTION_CAPTION,
     forgotten_sentence,
@@ -47,8 +47,12 @@ def _verdict(summary: Summary, claims: Claims) -> str:
     examples, groups = (claims.text(f"examples.{name}", written.count) for name in ("n", "groups"))
     rows = [[f"**{gate.state}**", gate.name, f"{gate.reason} {gate.remedy}".rstrip()] for gate in summary.verdict.gates]
     rows += [
-        ["**worse**", f"Outside the rule: {found.metric.title}", unguarded_loss(claims, found)]
-        for found in summary.unguarded_losses
+        [
+            "**worse**",
+            f"Outside the rule: {suite_title(suite, found.metric.title)}",
+            unguarded_loss(claims, suite, found),
+        ]
+        for suite, found in summary.unguarded_losses
     ]
     paths = retention_paths(summary.manifest)
     rows += [
@@ -70,10 +74,10 @@ def _effects(summary: Summary, claims: Claims) -> str:
             *_difference(claims, f"comparisons.{metric.name}.{over}", metric.unit),
         ]
         for over in BASELINES
-        for metric in METRICS
+        for metric in summary.held_out.metrics
         if metric.direction != "neutral"
     ]
-    chart = "![Paired differences; right of zero is better](forest.svg)\n\n" if summary.comparisons else ""
+    chart = "![Paired differences; right of zero is better](forest.svg)\n\n" if summary.held_out.comparisons else ""
     table = _table(["Metric", "Direction", "Tuned against", "Difference", "Interval", "n", "p"], rows)
     return "\n\n".join([f"## What tuning changed\n\n{chart}{table}", *_variants(summary, claims)])
 
@@ -109,7 +113,7 @@ def _arms(summary: Summary, claims: Claims) -> str:
     rows = [
         [f"{metric.title}: {metric.definition}"]
         + [_estimate(claims, f"arms.{arm}.{metric.name}", metric.unit) for arm in summary.arm_names]
-        for metric in METRICS
+        for metric in summary.held_out.metrics
     ]
     return f"## Every arm on every metric\n\n{_table(['Metric', *summary.arm_names], rows)}"
 
@@ -153,9 +157,10 @@ def _samples(summary: Summary) -> str:
     if summary.comparison("exact_match", BASE) is None:
         return f"## Samples\n\nFixed and broken samples: {written.UNMEASURED}."
     parts = ["## Samples"]
-    for title, changes in (("Worst regressions", summary.broken), ("Fixes", summary.fixed)):
+    held_out = summary.held_out
+    for title, changes in (("Worst regressions", held_out.broken), ("Fixes", held_out.fixed)):
         parts.append(f"### {title}")
-        parts.extend(_sample(change) for change in changes[:_SAMPLES_SHOWN])
+        parts.extend(_sample(held_out.change(index)) for index in changes[:_SAMPLES_SHOWN])
         if not changes:
             parts.append("None.")
     return "\n\n".join(parts)

@@ -14,15 +14,15 @@ import json
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from whetstone.evaluate.metrics.catalogue import METRICS
 from whetstone.report import format as written
 from whetstone.report.arms import VARIANTS_CAPTION, arm_words, batch_words
 from whetstone.report.changes import ChangeView, view_change
 from whetstone.report.charts import training_svg
-from whetstone.report.claims import Claims
+from whetstone.report.claims import Claims, suite_path
 from whetstone.report.forest import forest_of
-from whetstone.report.machine import BASELINES, as_json
+from whetstone.report.machine import as_json
 from whetstone.report.palette import DARK, LIGHT
+from whetstone.report.suite_summary import BASELINES
 from whetstone.report.summary import Summary
 from whetstone.report.training import RETENTION_CAPTION, retention_paths, settings_words
 
@@ -52,12 +52,13 @@ def render_page(summary: Summary) -> str:
         forest=forest_of(summary),
         light=LIGHT,
         manifest=summary.manifest,
-        metrics=METRICS,
+        metrics=summary.held_out.metrics,
         primary=_primary(summary),
         report=report,
         retention=retention_paths(summary.manifest),
         retention_caption=RETENTION_CAPTION,
         script=Markup(script),
+        suite_path=suite_path,
         settings=settings_words(summary.manifest),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         training_table=[index for index, _ in enumerate(summary.training)],
@@ -84,9 +85,13 @@ def _primary(summary: Summary) -> dict[str, object]:
 
 def _listed_changes(summary: Summary, claims: Claims) -> list[ChangeView]:
     """Regressions first: they are what a reader has to know."""
-    broken = summary.broken[: claims.value("changes.broken.listed")]
-    fixed = summary.fixed[: claims.value("changes.fixed.listed")]
-    return [view_change(change, "broken") for change in broken] + [view_change(change, "fixed") for change in fixed]
+    held_out = summary.held_out
+    broken = held_out.broken[: claims.value("changes.broken.listed")]
+    fixed = held_out.fixed[: claims.value("changes.fixed.listed")]
+    return [
+        *(view_change(held_out.change(index), "broken") for index in broken),
+        *(view_change(held_out.change(index), "fixed") for index in fixed),
+    ]
 
 
 def _curves(summary: Summary) -> dict[str, Markup]:

@@ -17,7 +17,7 @@ from whetstone.evaluate.sample import BASE
 from whetstone.report import format as written
 from whetstone.report.arms import variant_words
 from whetstone.report.changes import Answer, view_change
-from whetstone.report.claims import Claims, unguarded_loss
+from whetstone.report.claims import Claims, suite_title, unguarded_loss
 from whetstone.report.difference import Piece
 from whetstone.report.machine import as_json
 from whetstone.report.summary import Summary
@@ -84,8 +84,9 @@ def _gates(summary: Summary, claims: Claims) -> Table:
         if gate.remedy:
             text.append(f" {written.sentence(gate.remedy)}", style="italic")
         table.add_row(Text(gate.state, style=_STYLES[gate.state]), text)
-    for found in summary.unguarded_losses:
-        loss = Text.assemble((f"Outside the rule: {found.metric.title}: ", "bold"), unguarded_loss(claims, found))
+    for suite, found in summary.unguarded_losses:
+        title = suite_title(suite, found.metric.title)
+        loss = Text.assemble((f"Outside the rule: {title}: ", "bold"), unguarded_loss(claims, suite, found))
         table.add_row(Text("worse", style=_STYLES["failed"]), loss)
     paths = retention_paths(summary.manifest)
     for record in summary.forgotten:
@@ -161,8 +162,9 @@ def _changes(summary: Summary) -> list[Text]:
     """The worst regression and the first fix, a line a text."""
     if summary.comparison("exact_match", BASE) is None:
         return []
-    views = [view_change(change, "broken") for change in summary.broken[:1]]
-    views += [view_change(change, "fixed") for change in summary.fixed[:1]]
+    held_out = summary.held_out
+    views = [view_change(held_out.change(index), "broken") for index in held_out.broken[:1]]
+    views += [view_change(held_out.change(index), "fixed") for index in held_out.fixed[:1]]
     lines = []
     for view in views:
         title = "worst regression" if view.kind == "broken" else "a fix"

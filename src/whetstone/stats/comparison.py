@@ -8,6 +8,7 @@ from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.stats.paired import PairedComparison, compare_paired
 from whetstone.stats.power import examples_needed, minimum_detectable_effect
+from whetstone.stats.resample import FloatArray, IntArray
 
 __all__ = ["Comparison", "compare_arms", "paired_scores"]
 
@@ -56,16 +57,11 @@ class Comparison:
 
 def paired_scores(
     evidence: Evidence, metric: Metric, baseline: str, candidate: str
-) -> tuple[list[float], list[float], list[str]]:
+) -> tuple[FloatArray, FloatArray, IntArray]:
     """The two arms' scores and the groups, on the examples where both have a score."""
-    pairs = [
-        (left, right, example.group)
-        for left, right, example in zip(
-            evidence.scores(baseline, metric), evidence.scores(candidate, metric), evidence.examples, strict=True
-        )
-        if left is not None and right is not None
-    ]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs], [pair[2] for pair in pairs]
+    left, right = evidence.scores(baseline, metric), evidence.scores(candidate, metric)
+    both = np.isfinite(left) & np.isfinite(right)
+    return left[both], right[both], evidence.groups[both]
 
 
 def compare_arms(
@@ -85,10 +81,9 @@ def compare_arms(
     Returns:
         None where fewer than two groups have a score: nothing can be said.
     """
-    left, right, groups = paired_scores(evidence, metric, baseline, candidate)
-    if len(set(groups)) < 2:
+    before, after, groups = paired_scores(evidence, metric, baseline, candidate)
+    if len(groups) == 0 or np.all(groups == groups[0]):
         return None
-    before, after = np.asarray(left), np.asarray(right)
     paired = compare_paired(before, after, groups, level=confidence)
     alpha = (1 - confidence) / tests
     return Comparison(

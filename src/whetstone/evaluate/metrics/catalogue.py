@@ -4,7 +4,7 @@ from whetstone.evaluate.metrics.correctness import COPY_RATE, EXACT_MATCH, OVER_
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.metrics.shape import EMPTY, EXTRA_TEXT, LENGTH_WORDS, TOO_SHORT, TRUNCATED
 
-__all__ = ["METRICS", "metric"]
+__all__ = ["DEFAULT_METRICS", "METRICS", "metric"]
 
 METRICS: tuple[Metric, ...] = (
     EXACT_MATCH,
@@ -16,6 +16,8 @@ METRICS: tuple[Metric, ...] = (
     TRUNCATED,
     LENGTH_WORDS,
 )
+
+DEFAULT_METRICS = tuple(metric.name for metric in METRICS)
 
 
 def metric(name: str) -> Metric:
