@@ -15,6 +15,7 @@ __all__ = [
     "HELD_OUT",
     "DescriptiveMetric",
     "ExtraArm",
+    "GateFile",
     "GateMetric",
     "Generation",
     "Judge",
@@ -171,6 +172,22 @@ class ExtraArm(Section):
     def baseline(self) -> Literal["base", "tuned"]:
         """The arm that it is a variant of, and is compared with."""
         return "base" if self.own is not None and self.own[0] == "base" else "tuned"
+
+
+class GateFile(Section):
+    """Gates that are applied to samples that are there already, as a pipeline does."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    must_improve: tuple[MustImprove, ...] = ()
+    must_not_regress: tuple[MustNotRegress, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    retention: RetentionGate | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "GateFile":
+        if not (self.must_improve or self.must_not_regress or self.limits or self.retention):
+            raise KeyedError("must_improve", "the file holds no gate; give must_improve, must_not_regress or limits")
+        return self
 
 
 class Judge(Section):

@@ -75,16 +75,17 @@ def _ask(suite: Suite, judge: Judge, template: Template, context: int) -> Questi
     if suite.is_text:
         return Questions(suite, prompts, None, None)
     refuse_beyond_context(prompts, context, suite)
-    shots = suite.shots[: judge.few_shot]
-    if not shots:
-        nothing = "the training part has no solved examples" if judge.few_shot and suite.name == HELD_OUT else None
-        return Questions(suite, prompts, None, nothing)
-    try:
-        after_shots = tuple(repeated(render_prompts(suite.examples, template, shots), times))
-        refuse_beyond_context(after_shots, context, suite)
-    except UserError as error:
-        return Questions(suite, prompts, None, f"{len(shots)} solved examples before the question: {error}")
-    return Questions(dataclasses.replace(suite, shots=shots), prompts, after_shots, None)
+    reason = "the training part has no solved examples" if judge.few_shot and suite.name == HELD_OUT else None
+    for count in range(min(judge.few_shot, len(suite.shots)), 0, -1):
+        shots = suite.shots[:count]
+        try:
+            after_shots = tuple(repeated(render_prompts(suite.examples, template, shots), times))
+            refuse_beyond_context(after_shots, context, suite)
+        except UserError as error:
+            reason = f"not even one solved example has room before the question: {error}"
+            continue
+        return Questions(dataclasses.replace(suite, shots=shots), prompts, after_shots, None)
+    return Questions(suite, prompts, None, reason)
 
 
 def refuse_beyond_context(prompts: Sequence[Prompt], limit: int, suite: Suite) -> None:

@@ -87,8 +87,12 @@ class Summary:
         )
 
 
-def summarise(run: Run) -> Summary:
+def summarise(run: Run, later_rule: Judge | None = None) -> Summary:
     """Computes the summary of a run from its folder.
+
+    Args:
+        run: Judged.
+        later_rule: Applied instead of the rule that was frozen; the verdict says so.
 
     Raises:
         UserError: There are no samples, or rows are damaged.
@@ -98,18 +102,18 @@ def summarise(run: Run) -> Summary:
     if foreign:
         # The run's own steps and losses are not those of the weights that were judged.
         manifest = manifest.model_copy(update={"tuning": None, "settings": None, "retention": ()})
-    judge = manifest.experiment.judge
+    judge = later_rule or manifest.experiment.judge
     records = manifest.judgement.suites if manifest.judgement is not None else ()
     evidence = {HELD_OUT: _held_out_evidence(run, judge)}
     evidence |= {record.name: _suite_evidence(run, record, judge) for record in records}
     return Summary(
         manifest=manifest,
-        verdict=decide(evidence, manifest),
+        verdict=decide(evidence, manifest, later_rule),
         held_out=summarise_suite(
             HELD_OUT,
             "The experiment's own examples that training did not see.",
             evidence[HELD_OUT],
-            metric(judge.must_improve[0].metric),
+            metric(manifest.experiment.judge.must_improve[0].metric),
             judge.arms,
             judge.confidence,
         ),
@@ -136,7 +140,7 @@ def _held_out_evidence(run: Run, judge: Judge) -> Evidence:
 
 def _suite_evidence(run: Run, record: SuiteRecord, judge: Judge) -> Evidence:
     arms = (*ARMS, *(arm.name for arm in judge.arms))
-    metrics = [metric(name) for name in record.metrics]
+    metrics = [metric(name) for name in dict.fromkeys((*record.metrics, *judge.gated(record.name)))]
     return load_evidence(run.suite_samples(record.name), arms, metrics, repeats=record.repeats)
 
 

@@ -155,6 +155,9 @@ def _training(summary: Summary, claims: Claims) -> list[tuple[str, str]]:
     settings = settings_words(summary.manifest)
     lines = [] if settings is None else [("training", settings)]
     lines += [("retention", retention_words(claims, path)) for path in retention_paths(summary.manifest).values()]
+    judgement = summary.manifest.judgement
+    if judgement is not None and judgement.no_few_shot is not None:
+        lines.append(("few-shot", f"left out: {judgement.no_few_shot}"))
     return [*lines, *(("note", note) for note in summary.manifest.notes)]
 
 

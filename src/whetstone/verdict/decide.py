@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from whetstone.evaluate.evidence import Evidence
+from whetstone.judge_section import Judge
 from whetstone.run import Manifest
 from whetstone.verdict.gate import Gate
 from whetstone.verdict.limits import limit_gates, retention_gates
@@ -29,16 +30,17 @@ class Verdict:
         return {"SHIP": 0, "REJECT": 1, "INCONCLUSIVE": 3}[self.outcome]
 
 
-def decide(evidence: Mapping[str, Evidence], manifest: Manifest) -> Verdict:
-    """Applies the frozen rule to the rows of a run.
+def decide(evidence: Mapping[str, Evidence], manifest: Manifest, later_rule: Judge | None = None) -> Verdict:
+    """Applies a rule to the rows of a run.
 
     Args:
         evidence: By suite; the held-out examples among them.
         manifest: Of the run.
+        later_rule: Applied instead of the rule that was frozen; the verdict says so.
     """
-    judge = manifest.experiment.judge
+    judge = later_rule or manifest.experiment.judge
     gates = (
-        *proofs(evidence, manifest),
+        *proofs(evidence, manifest, later_rule=later_rule is not None),
         *statistical_gates(evidence, judge),
         *limit_gates(evidence, judge),
         *retention_gates(manifest.retention, judge.retention),

@@ -12,13 +12,16 @@ from whetstone.verdict.gate import Gate, proof
 
 __all__ = ["proofs"]
 
+_LATER = " The rule came after the answers: it can guard against changes, and proves less than one that came before."
 
-def proofs(evidence: Mapping[str, Evidence], manifest: Manifest) -> list[Gate]:
+
+def proofs(evidence: Mapping[str, Evidence], manifest: Manifest, *, later_rule: bool) -> list[Gate]:
     """The conditions that are simply true or false.
 
     Args:
         evidence: By suite.
         manifest: Of the run, with the judgement that was frozen.
+        later_rule: The rule was given when the samples were there already, so it cannot be the one that was frozen.
     """
     judgement, base = manifest.judgement, manifest.base
     if judgement is None or base is None:
@@ -33,9 +36,13 @@ def proofs(evidence: Mapping[str, Evidence], manifest: Manifest) -> list[Gate]:
     mismatches, total = _prompt_mismatches(evidence), sum(found.count for found in evidence.values())
     return [
         proof(
-            "Rule, examples and rows are those that were frozen",
-            holds=judgement.rule_hash == manifest.experiment.judge.fingerprint() and _rows_belong(evidence, judgement),
-            reasons=("Their hashes are the ones in the run.", "A hash differs from the one in the run."),
+            f"{'Examples' if later_rule else 'Rule, examples'} and rows are those that were frozen",
+            holds=(later_rule or judgement.rule_hash == manifest.experiment.judge.fingerprint())
+            and _rows_belong(evidence, judgement),
+            reasons=(
+                "Their hashes are the ones in the run." + (_LATER if later_rule else ""),
+                "A hash differs from the one in the run.",
+            ),
             remedy="Restore run.json and samples/, or compare again with --fresh.",
         ),
         proof(
