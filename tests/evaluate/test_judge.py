@@ -136,6 +136,7 @@ def arms_of(run: Run, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("whetstone.evaluate.candidate.TorchEngine", Opened)
     monkeypatch.setattr("whetstone.evaluate.judge.collect", collect)
+    monkeypatch.setattr("whetstone.evaluate.judge.look_again", lambda run, experiment, judged: None)
     judge(run, experiment, None, fresh=False, progress=lambda done, total: None)
     found: dict[str, torch.Tensor] = {}
     for generator in (*taken, *taken):

@@ -4,7 +4,7 @@ Rows become columns of numbers; their texts stay on disk and are read again wher
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,11 @@ class Evidence:
     def example(self, index: int) -> Example:
         """One example, read from disk."""
         return Example.from_row(self._examples.row(index))
+
+    def places(self, ids: Collection[str]) -> list[int]:
+        """Where the examples of these ids are."""
+        rows = self._examples.rows(0, self.count)
+        return [index for index, row in enumerate(rows) if row["id"] in ids] if ids else []
 
     def answers(self, arm: str, index: int) -> tuple[Sample, ...]:
         """An arm's answers to one example, read from disk."""

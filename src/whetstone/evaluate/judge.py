@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
 from whetstone.data.load import load_splits
 from whetstone.data.split import Splits
@@ -23,12 +22,11 @@ from whetstone.evaluate.candidate import (
 )
 from whetstone.evaluate.collect import Generator, Prompt, collect, copy_input
 from whetstone.evaluate.evidence import EXAMPLES
-from whetstone.evaluate.predict import predict
 from whetstone.evaluate.questions import Questions, ask_all, refuse_beyond_context
 from whetstone.evaluate.sample import BASE, BASE_AGAIN, FEW_SHOT, TUNED
+from whetstone.evaluate.second_look import Judged, look_again
 from whetstone.experiment import Experiment
 from whetstone.files import write_atomic
-from whetstone.models.adapter import load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
 from whetstone.models.load import LanguageModel, context_tokens
 from whetstone.run import DataRecord, Judgement, Manifest, Run, WeightsRecord, now
@@ -53,6 +51,13 @@ def judge(
     Raises:
         UserError: Nothing is tuned, or the data, weights or rule are not those that the run recorded.
     """
+    judged = _answer_all(run, experiment, candidate, fresh=fresh, progress=progress)
+    look_again(run, experiment, judged)
+
+
+def _answer_all(
+    run: Run, experiment: Experiment, candidate: Path | None, *, fresh: bool, progress: Callable[[int, int], None]
+) -> Judged:
     manifest = run.manifest()
     splits = load_splits(experiment.data)
     if manifest.data is not None and manifest.data.hashes != splits.hashes():
@@ -82,7 +87,7 @@ def judge(
         plain = asked if tuned is base.model else open_engine(base.model, base, {}, experiment)
         arms = _Arms(judgement.fingerprint(), base, plain, asked, ADAPTER if adapters else None, tuned.device)
         arms.answer(run, questions, extra, their_prompts, progress)
-        _predict_texts(run, questions, arms, tuned, adapters)
+    return Judged(judgement.fingerprint(), tuple(questions), splits, folder, quantised)
 
 
 def _base(
@@ -190,24 +195,6 @@ class _Arms:
 
 def _after(progress: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
     return lambda done, _: progress(before + done, total)
-
-
-def _predict_texts(
-    run: Run, questions: Sequence[Questions], arms: _Arms, tuned: PreTrainedModel, adapters: dict[str, Path]
-) -> None:
-    """Has base and tuned predict the suites of texts. PEFT wraps the model, so this comes after all answers."""
-    texts = [one for one in questions if one.suite.is_text]
-    if not texts:
-        return
-    tokenizer = arms.base.template.tokenizer
-    for one in texts:
-        folder = run.suite_samples(one.suite.name)
-        for arm in (BASE, BASE_AGAIN):
-            predict(arm, arms.base.model, tokenizer, one.prompts, arms.judgement, folder)
-    for adapter in adapters.values():
-        tuned = load_adapter(tuned, adapter)
-    for one in texts:
-        predict(TUNED, tuned, tokenizer, one.prompts, arms.judgement, run.suite_samples(one.suite.name))
 
 
 def _freeze(

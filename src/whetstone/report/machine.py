@@ -7,6 +7,7 @@ from typing import Any
 
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import BASE
+from whetstone.evaluate.sanity import Sanity
 from whetstone.report.suite_summary import BASELINES, ArmSummary, Speed, SuiteSummary
 from whetstone.report.summary import Summary
 from whetstone.stats.comparison import Comparison
@@ -38,6 +39,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
         **_suite(summary.held_out, summary.arm_names),
         "variants": {arm.name: _comparison(summary.variant(arm.name)) for arm in judge.arms},
         "suites": {suite.name: {"about": suite.about, **_suite(suite, summary.arm_names)} for suite in summary.suites},
+        "sanity": None if summary.sanity is None else _sanity(summary.sanity, summary.without_leaks),
         "training": [_logged_step(row) for row in summary.training],
         "manifest": summary.manifest.model_dump(mode="json"),
     }
@@ -65,6 +67,17 @@ def _suite(suite: SuiteSummary, arm_names: Sequence[str]) -> dict[str, Any]:
         "noise_floor": _comparison(suite.noise),
         "changes": {"fixed": _changes(suite, suite.fixed), "broken": _changes(suite, suite.broken)},
         "speed": {arm: _speed(arms[arm].speed) if arm in arms else None for arm in arm_names},
+    }
+
+
+def _sanity(sanity: Sanity, without_leaks: Comparison | None) -> dict[str, Any]:
+    return {
+        "prompts": sanity.prompts,
+        "logit_change": sanity.logit_change,
+        "engine": {check.arm: {"compared": check.compared, "equal": check.equal} for check in sanity.engine},
+        "training_examples": sanity.training_examples,
+        "leaked": len(sanity.leaked),
+        "without_leaks": _comparison(without_leaks),
     }
 
 

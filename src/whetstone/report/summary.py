@@ -12,13 +12,14 @@ from typing import Any
 from whetstone.evaluate.evidence import Evidence, load_evidence
 from whetstone.evaluate.metrics.catalogue import metric
 from whetstone.evaluate.metrics.metric import Metric
-from whetstone.evaluate.sample import ARMS, BASE
+from whetstone.evaluate.sample import ARMS, BASE, TUNED
+from whetstone.evaluate.sanity import Sanity, read_sanity
 from whetstone.evaluate.suite import held_out_metrics
 from whetstone.files import read_jsonl
 from whetstone.judge_section import HELD_OUT, Judge
 from whetstone.report.suite_summary import SuiteSummary, summarise_suite
 from whetstone.run import Manifest, RetentionRecord, Run, SuiteRecord
-from whetstone.stats.comparison import Comparison
+from whetstone.stats.comparison import Comparison, compare_arms
 from whetstone.verdict.decide import Verdict, decide
 
 __all__ = ["Summary", "summarise"]
@@ -33,6 +34,9 @@ class Summary:
         verdict: The rule's outcome and its gates.
         held_out: The experiment's own examples.
         suites: What was asked beside them.
+        sanity: What was tried beside asking; None when nothing was, or for another judgement.
+        without_leaks: Tuned against base on the primary metric, without the held-out examples that training saw; None
+            where there are none, or too few others.
         training: The rows of ``metrics.jsonl``; none when the candidate was trained elsewhere.
     """
 
@@ -40,6 +44,8 @@ class Summary:
     verdict: Verdict
     held_out: SuiteSummary
     suites: tuple[SuiteSummary, ...]
+    sanity: Sanity | None
+    without_leaks: Comparison | None
     training: tuple[dict[str, Any], ...]
 
     @property
@@ -106,14 +112,18 @@ def summarise(run: Run, later_rule: Judge | None = None) -> Summary:
     records = manifest.judgement.suites if manifest.judgement is not None else ()
     evidence = {HELD_OUT: _held_out_evidence(run, judge)}
     evidence |= {record.name: _suite_evidence(run, record, judge) for record in records}
+    sanity = read_sanity(run.samples)
+    if manifest.judgement is None or (sanity is not None and sanity.judgement != manifest.judgement.fingerprint()):
+        sanity = None
+    primary = metric(manifest.experiment.judge.must_improve[0].metric)
     return Summary(
         manifest=manifest,
-        verdict=decide(evidence, manifest, later_rule),
+        verdict=decide(evidence, manifest, sanity, later_rule),
         held_out=summarise_suite(
             HELD_OUT,
             "The experiment's own examples that training did not see.",
             evidence[HELD_OUT],
-            metric(manifest.experiment.judge.must_improve[0].metric),
+            primary,
             judge.arms,
             judge.confidence,
         ),
@@ -128,8 +138,17 @@ def summarise(run: Run, later_rule: Judge | None = None) -> Summary:
             )
             for record in records
         ),
+        sanity=sanity,
+        without_leaks=_without_leaks(evidence[HELD_OUT], sanity, primary, judge.confidence),
         training=tuple(read_jsonl(run.metrics_path)) if run.metrics_path.exists() and not foreign else (),
     )
+
+
+def _without_leaks(evidence: Evidence, sanity: Sanity | None, primary: Metric, confidence: float) -> Comparison | None:
+    if sanity is None or not sanity.leaked or not {BASE, TUNED} <= evidence.arms.keys():
+        return None
+    without = evidence.places(set(sanity.leaked))
+    return compare_arms(evidence, primary, BASE, TUNED, confidence=confidence, without=without)
 
 
 def _held_out_evidence(run: Run, judge: Judge) -> Evidence:

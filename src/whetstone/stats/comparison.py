@@ -1,5 +1,6 @@
 """Two arms on one metric: the paired statistics of the rows, with the power that they have."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,16 +57,32 @@ class Comparison:
 
 
 def paired_scores(
-    evidence: Evidence, metric: Metric, baseline: str, candidate: str
+    evidence: Evidence, metric: Metric, baseline: str, candidate: str, *, without: Sequence[int] = ()
 ) -> tuple[FloatArray, FloatArray, IntArray]:
-    """The two arms' scores and the groups, on the examples where both have a score."""
+    """The two arms' scores and the groups, on the examples where both have a score.
+
+    Args:
+        evidence: The rows.
+        metric: What to score.
+        baseline: The arm compared with.
+        candidate: The arm compared.
+        without: Examples to leave out, by their place.
+    """
     left, right = evidence.scores(baseline, metric), evidence.scores(candidate, metric)
     both = np.isfinite(left) & np.isfinite(right)
+    both[list(without)] = False
     return left[both], right[both], evidence.groups[both]
 
 
 def compare_arms(
-    evidence: Evidence, metric: Metric, baseline: str, candidate: str, *, confidence: float = 0.95, tests: int = 1
+    evidence: Evidence,
+    metric: Metric,
+    baseline: str,
+    candidate: str,
+    *,
+    confidence: float = 0.95,
+    tests: int = 1,
+    without: Sequence[int] = (),
 ) -> Comparison | None:
     """Compares two arms on one metric.
 
@@ -77,11 +94,12 @@ def compare_arms(
         confidence: Of the interval.
         tests: How many tests the p value will be corrected for. Power is computed at alpha divided by it (Bonferroni),
             which promises a little too little under Holm's correction, never too much.
+        without: Examples to leave out, by their place.
 
     Returns:
         None where fewer than two groups have a score: nothing can be said.
     """
-    before, after, groups = paired_scores(evidence, metric, baseline, candidate)
+    before, after, groups = paired_scores(evidence, metric, baseline, candidate, without=without)
     if len(groups) == 0 or np.all(groups == groups[0]):
         return None
     paired = compare_paired(before, after, groups, level=confidence)

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from whetstone.evaluate.evidence import Evidence
+from whetstone.evaluate.sanity import Sanity
 from whetstone.judge_section import Judge
 from whetstone.run import Manifest
 from whetstone.verdict.gate import Gate
 from whetstone.verdict.limits import limit_gates, retention_gates
-from whetstone.verdict.proofs import proofs
+from whetstone.verdict.proofs import proofs, sanity_proofs
 from whetstone.verdict.statistical import statistical_gates
 
 __all__ = ["Verdict", "decide"]
@@ -30,17 +31,21 @@ class Verdict:
         return {"SHIP": 0, "REJECT": 1, "INCONCLUSIVE": 3}[self.outcome]
 
 
-def decide(evidence: Mapping[str, Evidence], manifest: Manifest, later_rule: Judge | None = None) -> Verdict:
+def decide(
+    evidence: Mapping[str, Evidence], manifest: Manifest, sanity: Sanity | None = None, later_rule: Judge | None = None
+) -> Verdict:
     """Applies a rule to the rows of a run.
 
     Args:
         evidence: By suite; the held-out examples among them.
         manifest: Of the run.
+        sanity: What was tried beside asking, if anything.
         later_rule: Applied instead of the rule that was frozen; the verdict says so.
     """
     judge = later_rule or manifest.experiment.judge
     gates = (
         *proofs(evidence, manifest, later_rule=later_rule is not None),
+        *sanity_proofs(sanity),
         *statistical_gates(evidence, judge),
         *limit_gates(evidence, judge),
         *retention_gates(manifest.retention, judge.retention),

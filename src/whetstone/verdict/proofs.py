@@ -6,11 +6,12 @@ import numpy as np
 
 from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.sample import ASKED_ALIKE
+from whetstone.evaluate.sanity import Sanity
 from whetstone.judge_section import HELD_OUT
 from whetstone.run import Judgement, Manifest
 from whetstone.verdict.gate import Gate, proof
 
-__all__ = ["proofs"]
+__all__ = ["proofs", "sanity_proofs"]
 
 _LATER = " The rule came after the answers: it can guard against changes, and proves less than one that came before."
 
@@ -60,6 +61,23 @@ def proofs(evidence: Mapping[str, Evidence], manifest: Manifest, *, later_rule: 
             ),
             remedy="Compare again with --fresh: template or tokenizer changed between arms.",
         ),
+    ]
+
+
+def sanity_proofs(sanity: Sanity | None) -> list[Gate]:
+    """Whether tuning changes what the model computes; nothing where that was not tried."""
+    if sanity is None:
+        return []
+    return [
+        proof(
+            "Tuning changes what the model computes",
+            holds=sanity.logit_change > 0,
+            reasons=(
+                f"On {sanity.prompts} prompts a logit moved by up to {sanity.logit_change:.3g}.",
+                f"On {sanity.prompts} prompts no logit moved: the tuned weights are not in use, or have no effect.",
+            ),
+            remedy="Check that the adapter was trained and belongs to this base; tune again.",
+        )
     ]
 
 
