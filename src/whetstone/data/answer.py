@@ -33,4 +33,4 @@ def is_empty(text: str) -> bool:
 
 def is_too_short(text: str, references: Sequence[str]) -> bool:
     """Whether a text has fewer than half the words of the shortest reference."""
-    return 2 * len(text.split()) < min(len(reference.split()) for reference in references)
+    return 2 * len(text.split()) < min((len(reference.split()) for reference in references), default=0)

@@ -33,7 +33,7 @@ class _Requirements(Section):
     json_schema: dict[str, Any] | None = None
     min_words: Count | None = None
     max_words: Count | None = None
-    list_items: Count | None = None
+    list_items: Annotated[int, Field(ge=0)] | None = None
     max_chars: Count | None = None
 
     @model_validator(mode="after")
