@@ -18,6 +18,7 @@ __all__ = [
     "GateFile",
     "GateMetric",
     "Generation",
+    "Grader",
     "Judge",
     "Limit",
     "MetricName",
@@ -190,6 +191,16 @@ class GateFile(Section):
         return self
 
 
+class Grader(Section):
+    """A model that says which of two answers it likes better; it is asked in both orders (metric ``preferred``)."""
+
+    name: Annotated[str, Field(pattern=f"^{_NAME_PATTERN}$")]
+    model: Annotated[str, Field(min_length=1)]
+    """Any model by its name, as in ``whet chat``; not the run's own weights, which would judge themselves."""
+    criteria: str = "Which answer is better? A good one does what was asked, is right, and says no more than it has to."
+    max_new_tokens: Count = 8
+
+
 class Judge(Section):
     """The rule of the verdict, fixed before generation."""
 
@@ -210,6 +221,8 @@ class Judge(Section):
     must_not_regress: tuple[MustNotRegress, ...] = ()
     limits: tuple[Limit, ...] = ()
     retention: RetentionGate | None = None
+    graders: tuple[Grader, ...] = ()
+    """Models that compare the tuned arm's answers with the base's, where a metric list or gate names ``preferred``."""
     stop_early: bool = False
     """Answer in rounds, and stop when no further answer could change the verdict; see docs/statistics.md."""
     arms: tuple[ExtraArm, ...] = ()
@@ -241,6 +254,18 @@ class Judge(Section):
         return self
 
     @model_validator(mode="after")
+    def _graders_are_there(self) -> "Judge":
+        names = [grader.name.casefold() for grader in self.graders]
+        if len(set(names)) < len(names):
+            raise KeyedError("graders", "two have the same name; give each a name of its own")
+        rules = [rule for rule in self.rules() if rule.metric == "preferred"]
+        if rules and not self.graders:
+            raise KeyedError("graders", "a gate asks what is preferred; give a model that compares answers")
+        if any(rule.over != "base" for rule in rules):
+            raise KeyedError("must_improve", "'preferred' compares the tuned arm with the base; set over: base")
+        return self
+
+    @model_validator(mode="after")
     def _few_shot_is_there(self) -> "Judge":
         if self.few_shot == 0 and any(rule.over == "few-shot" for rule in self.rules()):
             raise KeyedError("few_shot", "a gate compares with the few-shot arm; give it examples, 3 say")
@@ -249,7 +274,7 @@ class Judge(Section):
     @model_serializer(mode="wrap")
     def _what_was_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out what a rule need not say, so that a rule keeps its hash when there is more that could be said."""
-        late = ("metrics", "suites", "few_shot", "limits", "retention", "stop_early", "arms")
+        late = ("metrics", "suites", "few_shot", "limits", "retention", "graders", "stop_early", "arms")
         return _without_defaults(self, handler(self), *late)
 
     def suite_names(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ torch.set_num_threads(1)
     "about: A try.\\nmetrics: [exact_match]\\ncases:\\n"
     + "".join(f"- {{prompt: 'Copy: word {n} .', references: ['word {n} .']}}\\n" for n in range(12))
 )
-(root / "texts.yaml").write_text("about: Texts.\\nmetrics: [truncated]\\ncases: [{text: Some words .}, {text: More .}]\\n")
+(root / "texts.yaml").write_text("about: T.\\nmetrics: [truncated]\\ncases: [{text: Some words .}, {text: More .}]\\n")
 experiment = Experiment(
     name="run",
     model=Model(base="builtin:demo-base"),

@@ -14,7 +14,9 @@ import numpy.typing as npt
 from whetstone.data.example import Example
 from whetstone.errors import UserError
 from whetstone.evaluate.metrics.metric import Metric
-from whetstone.evaluate.sample import Sample
+from whetstone.evaluate.metrics.preferred import PREFERRED
+from whetstone.evaluate.preference_rows import preferred_scores, read_preferences
+from whetstone.evaluate.sample import BASE, TUNED, Sample
 from whetstone.evaluate.scoring import AnswerColumns, score_rows
 from whetstone.line_file import LineFile
 
@@ -104,6 +106,8 @@ def load_evidence(
         if len(file) > len(examples) * repeats:
             raise file.problem(len(examples) * repeats, f"more answers of '{arm}' than there are examples")
     scored = score_rows(examples, complete, metrics, repeats, count)
+    if any(one.name == PREFERRED for one in metrics):
+        _add_preferences(scored.arms, folder, [row["id"] for row in examples.rows(0, count)])
     categories = sorted(set(scored.categories))
     places = {name: place for place, name in enumerate(categories)}
     return Evidence(
@@ -119,6 +123,14 @@ def load_evidence(
         _examples=examples,
         _answers=complete,
     )
+
+
+def _add_preferences(arms: dict[str, AnswerColumns], folder: Path, ids: Sequence[str]) -> None:
+    """What graders said is of pairs of answers, and stands in rows of its own."""
+    preferences = read_preferences(folder)
+    for arm in (BASE, TUNED):
+        if arm in arms:
+            arms[arm].scores[PREFERRED] = preferred_scores(preferences, ids, arm)
 
 
 def data_hash(content: bytes) -> str:

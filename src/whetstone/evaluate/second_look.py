@@ -3,6 +3,7 @@
 Loaded once more because an engine puts its own attention into a model, and what checks an engine must not be it.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,11 @@ from transformers import PreTrainedModel
 
 from whetstone.data.load import load_replay
 from whetstone.data.split import Splits
+from whetstone.engine.open import open_engines
 from whetstone.evaluate.candidate import load_tuned
+from whetstone.evaluate.metrics.preferred import PREFERRED
 from whetstone.evaluate.predict import predict
+from whetstone.evaluate.preference import ask_graders
 from whetstone.evaluate.questions import Questions
 from whetstone.evaluate.sample import BASE, BASE_AGAIN, TUNED
 from whetstone.evaluate.sanity import read_sanity
@@ -53,6 +57,7 @@ def look_again(run: Run, experiment: Experiment, judged: Judged) -> None:
         experiment: What was judged.
         judged: The answers are on disk.
     """
+    _grade(run, experiment, judged)
     known = read_sanity(run.samples)
     if known is not None and known.judgement == judged.judgement:
         return
@@ -79,6 +84,21 @@ def look_again(run: Run, experiment: Experiment, judged: Judged) -> None:
         training_examples=len(judged.splits.train) + len(replayed),
         leaked_ids=leaked(judged.splits, replayed),
     )
+
+
+def _grade(run: Run, experiment: Experiment, judged: Judged) -> None:
+    """Has graders compare the answers of every suite that is scored by what they prefer."""
+    suites = [one.suite.name for one in judged.questions if PREFERRED in one.suite.metrics and not one.suite.is_text]
+    graders = experiment.judge.graders
+    if not suites or not graders:
+        return
+    opened = open_engines([grader.model for grader in graders], runs=run.path.parent, device=experiment.model.device)
+    with contextlib.ExitStack() as closing:
+        for one in opened:
+            closing.callback(one.close)
+        for suite in suites:
+            pairs = list(zip(graders, opened, strict=True))
+            ask_graders(pairs, run.suite_samples(suite), judged.judgement)
 
 
 def _predict(
