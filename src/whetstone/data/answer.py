@@ -7,8 +7,8 @@ texts and references that were just read are not read again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 __all__ = ["count_words", "has_extra_text", "is_empty", "is_too_short", "matches", "normalise"]
 
@@ -47,19 +47,16 @@ def is_too_short(text: str, references: Sequence[str]) -> bool:
     return 2 * count_words(text) < _wanted(tuple(references)).fewest_words
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(NamedTuple):
     texts: tuple[str, ...]
     fewest_words: int
 
 
-@lru_cache(maxsize=16384)
+# So many that all arms' answers to a large test set find their references here, in whatever order they are scored; an
+# entry takes a few hundred bytes, for it shares its texts with the example.
+@lru_cache(maxsize=2**17)
 def _wanted(references: tuple[str, ...]) -> _Wanted:
-    texts = tuple(_shared(reference) for reference in references)
-    return _Wanted(texts, min(text.count(" ") + 1 if text else 0 for text in texts))
-
-
-def _shared(reference: str) -> str:
-    """The reference itself where it is normal already, so that what is remembered takes no second copy."""
-    text = normalise.__wrapped__(reference)
-    return reference if text == reference else text
+    words = [reference.split() for reference in references]
+    texts = map(" ".join, words)
+    shared = tuple(old if old == new else new for old, new in zip(references, texts, strict=True))
+    return _Wanted(shared, min(map(len, words)))

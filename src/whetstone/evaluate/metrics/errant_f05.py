@@ -5,7 +5,7 @@ ERRANT aligns source and correction with the parses of spaCy's English model; bo
 
 import importlib.util
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 from whetstone.data.example import Example
@@ -74,6 +74,7 @@ def _edits(source: Any, corrected: str) -> _Edits:
     return frozenset((edit.o_start, edit.o_end, edit.c_str) for edit in found if edit.type != _NOT_CORRECTED)
 
 
+@lru_cache(maxsize=256)
 def _parsed(text: str) -> Any:
     return _annotator().parse(text)
 

@@ -128,8 +128,8 @@ GLEU = Metric(
     unit="score",
     direction="higher",
     definition=(
-        "Word n-grams up to four shared with a reference, less those of the input that should have gone, as a mean over "
-        "the references; a count of zero is taken for one, which flatters answers of a few words."
+        "Word n-grams up to four shared with a reference, less those of the input that should have gone, as a mean "
+        "over the references; a count of zero is taken for one, which flatters answers of a few words."
     ),
     score=_gleu,
     source=_SOURCE,

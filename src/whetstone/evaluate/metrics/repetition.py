@@ -22,14 +22,19 @@ def ends_in_loop(text: str) -> bool:
     beginning, whose shortest period the failure function of Knuth, Morris and Pratt (1977) gives: all ends are tried in
     one pass over the text.
     """
-    backwards = normalise(text)[::-1]
-    border = [0] * (len(backwards) + 1)
+    answer = normalise(text)
+    # The space between two pieces belongs to a piece, so the last one may lack it.
+    return _begins_with_loop(answer[::-1]) or _begins_with_loop(f"{answer} "[::-1])
+
+
+def _begins_with_loop(text: str) -> bool:
+    border = [0] * (len(text) + 1)
     matched = 0
-    for length in range(2, len(backwards) + 1):
-        character = backwards[length - 1]
-        while matched and backwards[matched] != character:
+    for length in range(2, len(text) + 1):
+        character = text[length - 1]
+        while matched and text[matched] != character:
             matched = border[matched]
-        matched += backwards[matched] == character
+        matched += text[matched] == character
         border[length] = matched
         if length >= _CHARACTERS and _TIMES * (length - matched) <= length:
             return True
