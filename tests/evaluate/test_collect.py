@@ -13,12 +13,13 @@ from whetstone.engine.api import Completion, Request, Timing, Usage
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, collect, copy_input, render_prompts, repeated
 from whetstone.evaluate.evidence import load_evidence
-from whetstone.evaluate.metrics.catalogue import METRICS
+from whetstone.evaluate.metrics.catalogue import DEFAULT_METRICS, metric
 from whetstone.evaluate.sample import ARMS, BASE, TUNED
 from whetstone.files import write_atomic
 from whetstone.judge_section import Generation
 from whetstone.models.scratch import train_tokenizer
 
+METRICS = [metric(name) for name in DEFAULT_METRICS]
 GENERATION = Generation(max_new_tokens=8, batch_size=4)
 EXAMPLES = [Example(f"e{n}", (Message("user", f"word {n}"),), (f"word {n}",), f"word {n}", f"g{n}") for n in range(10)]
 
