@@ -58,7 +58,6 @@ GateMetric = Literal[
     "meets_requirements",
     "pattern",
     "refusal",
-    "clarification",
     "passes_tests",
     "pass_at_1",
     "pass_at_5",
@@ -70,7 +69,9 @@ GateMetric = Literal[
 ]
 """The metrics that have a better direction."""
 
-DescriptiveMetric = Literal["copy_rate", "length_words", "length_tokens", "distinct_1", "distinct_2", "self_bleu"]
+DescriptiveMetric = Literal[
+    "copy_rate", "clarification", "length_words", "length_tokens", "distinct_1", "distinct_2", "self_bleu"
+]
 """The metrics that describe, and cannot be won."""
 
 MetricName = GateMetric | DescriptiveMetric

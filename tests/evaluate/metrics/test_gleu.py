@@ -55,7 +55,6 @@ POOR = (
     "I saw him on the station yesterday .",
     "It depends on",
 )
-JFLEG = Path(os.environ.get("JFLEG_DEV") or Path(__file__).parents[4] / "shared" / "data" / "jfleg-dev")
 
 Pairs = list[tuple[Example, Sample]]
 MakePairs = Callable[..., Pairs]
@@ -134,12 +133,12 @@ def test_examples_without_references_are_left_out(
     assert CORPUS_GLEU.score([without, *whole]) == CORPUS_GLEU.score(whole)
 
 
-@pytest.mark.skipif(not JFLEG.is_dir(), reason="the JFLEG corpus is not here (its folder dev is named by JFLEG_DEV)")
+@pytest.mark.skipif("WHETSTONE_JFLEG_DEV" not in os.environ, reason="WHETSTONE_JFLEG_DEV names no folder")
 def test_on_jfleg(pairs: MakePairs) -> None:
     """The corpus is not free for every use, so it is no part of the project."""
 
     def lines(name: str) -> list[str]:
-        return (JFLEG / name).read_text(encoding="utf-8").splitlines()
+        return (Path(os.environ["WHETSTONE_JFLEG_DEV"]) / name).read_text(encoding="utf-8").splitlines()
 
     sources = lines("dev.src")
     references = [lines(f"dev.ref{number}") for number in range(4)]
