@@ -218,3 +218,24 @@ def test_each_arm_is_as_often_the_first_as_the_last(tmp_path: Path, template: Te
     arms = [generator(arm, Noting(arm)) for arm in names]
     collect(render_prompts(EXAMPLES, template), arms, template, GENERATION, tmp_path, lambda done, total: None)
     assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+
+
+def test_the_asking_stops_when_the_answers_decide(tmp_path: Path, template: Template) -> None:
+    examples = [
+        Example(f"e{n}", (Message("user", f"word {n}"),), (f"word {n}",), f"word {n}", f"g{n}") for n in range(200)
+    ]
+    prompts, looked = render_prompts(examples, template), []
+
+    def certain() -> bool:
+        counts = {len(rows(tmp_path, arm)) for arm in (BASE, TUNED)}
+        assert len(counts) == 1
+        looked.append(counts.pop())
+        return looked[-1] >= 60
+
+    arms = [generator(BASE, Echo()), generator(TUNED, Echo())]
+    collect(prompts, arms, template, GENERATION, tmp_path, lambda done, total: None, certain)
+    assert looked[0] == 20
+    assert looked[-1] == len(rows(tmp_path, TUNED)) < 100
+    again = [generator(BASE, Echo()), generator(TUNED, engine := Echo())]
+    collect(prompts, again, template, GENERATION, tmp_path, lambda done, total: None, certain)
+    assert engine.batches == []

@@ -1,5 +1,6 @@
 """``whet compare``: have base and tuned answer the held-out examples, and decide by the frozen rule."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -114,9 +115,15 @@ def compare_run(
     """Generates what is missing with a progress bar, and writes the report; the caller holds the run's lock."""
     from whetstone.evaluate.judge import judge
     from whetstone.report.write import write_report
+    from whetstone.verdict.rounds import is_certain, refuse_unbounded
 
+    rule, certain = experiment.judge, None
+    if rule.stop_early:
+        refuse_unbounded(rule)
+        certain = functools.partial(is_certain, run, rule)
     with sampling_progress() as progress:
-        judge(run, experiment, _candidate(run, experiment, candidate), fresh=fresh, progress=progress)
+        weights = _candidate(run, experiment, candidate)
+        judge(run, experiment, weights, fresh=fresh, progress=progress, certain=certain)
     with status.status("writing the report"):
         return write_report(run)
 

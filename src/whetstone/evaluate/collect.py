@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 
 from whetstone.data.example import Example, Message
@@ -136,6 +137,7 @@ def collect(
     generation: Generation,
     folder: Path,
     progress: Callable[[int, int], None],
+    certain: Callable[[], bool] | None = None,
 ) -> None:
     """Generates the samples that are not on disk yet.
 
@@ -146,8 +148,10 @@ def collect(
         generation: How.
         folder: Where ``<arm>.jsonl`` grows.
         progress: Told how many samples of how many are done.
+        certain: Asked from time to time, when all arms have answered as much, whether that decides; None answers all.
     """
     size = generation.batch_size
+    looks = _looks(len(prompts), size) if certain is not None else frozenset()
     done = {generator.arm: _whole_batches(generator, folder, size, prompts) for generator in generators}
     total = len(prompts) * len(generators)
     progress(sum(done.values()), total)
@@ -169,6 +173,14 @@ def collect(
             _append(folder / f"{generator.arm}.jsonl", samples)
             done[generator.arm] += len(part)
             progress(sum(done.values()), total)
+        if certain is not None and batch in looks and certain():
+            return
+
+
+def _looks(prompts: int, size: int) -> frozenset[int]:
+    """After which batches to look: a dozen times in all, and not before a tenth is there."""
+    batches = -(-prompts // size)
+    return frozenset(max(1, round(batches * share)) - 1 for share in np.linspace(0.1, 1, 13)[:-1])
 
 
 def _request(prompt: Prompt, generator: Generator, generation: Generation) -> Request:

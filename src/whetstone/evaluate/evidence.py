@@ -36,6 +36,8 @@ class Evidence:
         repeats: How many answers each example has.
         count: How many examples there are; with early stopping, how many every arm has answered.
         groups: The group of each example, as a number, ``(examples,)``.
+        planned_groups: The same of all examples that were to be answered; longer than ``groups`` where the arms stopped
+            early.
         categories: The names of the categories, in the order of the alphabet.
         category_numbers: The category of each example, as a place in ``categories``, ``(examples,)``.
         arms: The columns of each arm that has answered every example.
@@ -47,6 +49,7 @@ class Evidence:
     repeats: int
     count: int
     groups: npt.NDArray[np.int64]
+    planned_groups: npt.NDArray[np.int64]
     categories: tuple[str, ...]
     category_numbers: npt.NDArray[np.int64]
     arms: dict[str, AnswerColumns]
@@ -108,6 +111,8 @@ def load_evidence(
     scored = score_rows(examples, complete, metrics, repeats, count)
     if any(one.name == PREFERRED for one in metrics):
         _add_preferences(scored.arms, folder, [row["id"] for row in examples.rows(0, count)])
+    rest = [row["group"] for row in examples.rows(count, len(examples))] if unfinished else []
+    planned = _numbered([*scored.groups, *rest])
     categories = sorted(set(scored.categories))
     places = {name: place for place, name in enumerate(categories)}
     return Evidence(
@@ -115,7 +120,8 @@ def load_evidence(
         metrics=tuple(metrics),
         repeats=repeats,
         count=count,
-        groups=_numbered(scored.groups),
+        groups=planned[:count],
+        planned_groups=planned,
         categories=tuple(categories),
         category_numbers=np.array([places[name] for name in scored.categories], np.int64),
         arms=scored.arms,

@@ -1,5 +1,6 @@
 """Freezes the rule, then has the arms of a run answer the held-out examples and every suite."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,13 @@ __all__ = ["judge"]
 
 
 def judge(
-    run: Run, experiment: Experiment, candidate: Path | None, *, fresh: bool, progress: Callable[[int, int], None]
+    run: Run,
+    experiment: Experiment,
+    candidate: Path | None,
+    *,
+    fresh: bool,
+    progress: Callable[[int, int], None],
+    certain: Callable[[str], bool] | None = None,
 ) -> None:
     """Generates the samples of all arms into the run; what is there already is kept.
 
@@ -47,16 +54,23 @@ def judge(
             adapter that is named so is put on the whole base, also in a run of QLoRA.
         fresh: Throw away the samples and the frozen rule of an earlier comparison.
         progress: Told how many samples of how many are done.
+        certain: Asked after some of the answers to a suite whether they decide; None has all examples answered.
 
     Raises:
         UserError: Nothing is tuned, or the data, weights or rule are not those that the run recorded.
     """
-    judged = _answer_all(run, experiment, candidate, fresh=fresh, progress=progress)
+    judged = _answer_all(run, experiment, candidate, fresh=fresh, progress=progress, certain=certain)
     look_again(run, experiment, judged)
 
 
 def _answer_all(
-    run: Run, experiment: Experiment, candidate: Path | None, *, fresh: bool, progress: Callable[[int, int], None]
+    run: Run,
+    experiment: Experiment,
+    candidate: Path | None,
+    *,
+    fresh: bool,
+    progress: Callable[[int, int], None],
+    certain: Callable[[str], bool] | None,
 ) -> Judged:
     manifest = run.manifest()
     splits = load_splits(experiment.data)
@@ -86,7 +100,7 @@ def _answer_all(
         _freeze(run, experiment, questions, judgement, fresh=fresh)
         plain = asked if tuned is base.model else open_engine(base.model, base, {}, experiment)
         arms = _Arms(judgement.fingerprint(), base, plain, asked, ADAPTER if adapters else None, tuned.device)
-        arms.answer(run, questions, extra, their_prompts, progress)
+        arms.answer(run, questions, extra, their_prompts, progress, certain)
     return Judged(judgement.fingerprint(), tuple(questions), splits, folder, quantised)
 
 
@@ -164,6 +178,7 @@ class _Arms:
         extra: Sequence[OpenedArm],
         their_prompts: dict[tuple[str, str], list[Prompt]],
         progress: Callable[[int, int], None],
+        certain: Callable[[str], bool] | None,
     ) -> None:
         """Has these arms and the others answer every suite that asks something."""
         asking = [one for one in questions if not one.suite.is_text]
@@ -178,7 +193,15 @@ class _Arms:
                 *(arm.generator(self.judgement, self.device, their_prompts[one.suite.name, arm.name]) for arm in extra),
             ]
             generation = one.suite.generation
-            collect(one.prompts, generators, self.base.template, generation, folder, _after(progress, before, total))
+            collect(
+                one.prompts,
+                generators,
+                self.base.template,
+                generation,
+                folder,
+                _after(progress, before, total),
+                functools.partial(certain, one.suite.name) if certain is not None else None,
+            )
             before += len(one.prompts) * len(generators)
 
     def _generators(self, one: Questions) -> list[Generator]:

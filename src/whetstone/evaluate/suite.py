@@ -20,7 +20,7 @@ from whetstone.errors import UserError
 from whetstone.evaluate.few_shot import choose_shots
 from whetstone.evaluate.metrics.catalogue import DEFAULT_METRICS
 from whetstone.judge_section import HELD_OUT, Generation, Judge, MetricName
-from whetstone.section import Count, KeyedError, Section
+from whetstone.section import Count, KeyedError, Section, stable_hash
 from whetstone.suites import suite_names, suite_path
 from whetstone.yaml_source import YamlSource
 
@@ -128,13 +128,23 @@ class Suite:
         return "".join(rows).encode()
 
 
+def _in_rounds(examples: Sequence[Example], judge: Judge) -> tuple[Example, ...]:
+    """Whole groups in an order that chance gave, where the answers may stop early; else as they stand.
+
+    What is said of the first so many groups holds for all only if these could have been any.
+    """
+    if not judge.stop_early:
+        return tuple(examples)
+    return tuple(sorted(examples, key=lambda example: stable_hash([judge.generation.seed, example.group])))
+
+
 def held_out(splits: Splits, judge: Judge) -> Suite:
     """The experiment's own test part.
 
     Raises:
         UserError: It is plain text, which asks nothing.
     """
-    examples = splits.test[: judge.max_examples]
+    examples = _in_rounds(splits.test[: judge.max_examples], judge)
     if any(not example.messages for example in examples):
         raise UserError(
             "data.source: the test part is plain text, which asks nothing that could be answered; give test rows with "
@@ -187,7 +197,7 @@ def load_suite(origin: str, judge: Judge) -> Suite:
         name=name,
         about=file.about,
         origin=origin,
-        examples=cases[: judge.max_examples],
+        examples=_in_rounds(cases[: judge.max_examples], judge),
         metrics=tuple(dict.fromkeys((*file.metrics, *judge.gated(name)))),
         generation=generation,
         shots=_examples(file, file.shots, f"{name}-shot"),

@@ -53,6 +53,7 @@ def _suite(suite: SuiteSummary, arm_names: Sequence[str]) -> dict[str, Any]:
         "primary": suite.primary.name,
         "examples": {
             "n": suite.evidence.count,
+            "planned": len(suite.evidence.planned_groups),
             "groups": suite.evidence.group_count,
             "repeats": suite.evidence.repeats,
         },

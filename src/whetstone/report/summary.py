@@ -154,13 +154,14 @@ def _without_leaks(evidence: Evidence, sanity: Sanity | None, primary: Metric, c
 def _held_out_evidence(run: Run, judge: Judge) -> Evidence:
     arms = (*ARMS, *(arm.name for arm in judge.arms))
     metrics = [metric(name) for name in held_out_metrics(judge)]
-    return load_evidence(run.samples, arms, metrics, repeats=judge.generation.repeats)
+    return load_evidence(run.samples, arms, metrics, repeats=judge.generation.repeats, unfinished=judge.stop_early)
 
 
 def _suite_evidence(run: Run, record: SuiteRecord, judge: Judge) -> Evidence:
     arms = (*ARMS, *(arm.name for arm in judge.arms))
     metrics = [metric(name) for name in dict.fromkeys((*record.metrics, *judge.gated(record.name)))]
-    return load_evidence(run.suite_samples(record.name), arms, metrics, repeats=record.repeats)
+    folder, unfinished = run.suite_samples(record.name), judge.stop_early and bool(judge.gated(record.name))
+    return load_evidence(folder, arms, metrics, repeats=record.repeats, unfinished=unfinished)
 
 
 def _primary(evidence: Evidence) -> Metric:

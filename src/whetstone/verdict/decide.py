@@ -11,6 +11,7 @@ from whetstone.run import Manifest
 from whetstone.verdict.gate import Gate
 from whetstone.verdict.limits import limit_gates, retention_gates
 from whetstone.verdict.proofs import proofs, sanity_proofs
+from whetstone.verdict.rounds import round_gates
 from whetstone.verdict.statistical import statistical_gates
 
 __all__ = ["Verdict", "decide"]
@@ -46,7 +47,7 @@ def decide(
     gates = (
         *proofs(evidence, manifest, later_rule=later_rule is not None),
         *sanity_proofs(sanity),
-        *statistical_gates(evidence, judge),
+        *(round_gates if judge.stop_early else statistical_gates)(evidence, judge),
         *limit_gates(evidence, judge),
         *retention_gates(manifest.retention, judge.retention),
     )

@@ -21,7 +21,7 @@ from whetstone.stats.multiplicity import holm
 from whetstone.stats.paired import non_inferiority_p
 from whetstone.verdict.gate import Gate, State, amount, bounds, difference, p_text
 
-__all__ = ["gate_name", "statistical_gates"]
+__all__ = ["gate_name", "statistical_gates", "without_evidence"]
 
 Rule = MustImprove | MustNotRegress
 
@@ -40,7 +40,7 @@ def statistical_gates(evidence: Mapping[str, Evidence], judge: Judge) -> list[Ga
     gates = []
     for rule, found, p in zip(rules, comparisons, adjusted, strict=True):
         if found is None:
-            gates.append(_without_evidence(rule, evidence))
+            gates.append(without_evidence(rule, evidence))
         elif isinstance(rule, MustImprove):
             gates.append(_must_improve(rule, found, p, 1 - judge.confidence))
         else:
@@ -74,7 +74,8 @@ def _p_value(evidence: Mapping[str, Evidence], rule: Rule, found: Comparison | N
     return min(1.0, 2 * p)
 
 
-def _without_evidence(rule: Rule, evidence: Mapping[str, Evidence]) -> Gate:
+def without_evidence(rule: Rule, evidence: Mapping[str, Evidence]) -> Gate:
+    """A gate whose arms have not answered, or whose metric applies to too little."""
     found = evidence.get(rule.suite)
     missing = [arm for arm in (rule.over, TUNED) if found is None or arm not in found.arms]
     if missing:
