@@ -6,8 +6,12 @@ fair if the mean difference is a given value. If it is that value or less, the f
 given factor with at most one in that factor as probability, *ever*. So his money (the e-value) may be read after any
 row, and the values of the mean difference that neither bettor has ruled out form an interval that holds at all times.
 
+- The rows must be in an order that knows nothing of the scores: shuffled by whole groups, not sorted by length.
 - A bet is decided before its group is seen, from the groups before it alone.
 - A group is bet on as a whole, when its last row is there, because its examples rise and fall together.
+- To look early costs power where the effect is just large enough to be seen. `EARLY_SHARE` of alpha buys most of the
+  saving; the rest is kept for the tests of a fixed number of examples, should all rows be read undecided. The chance of
+  a wrong call by either stays below their sum, alpha.
 - The money that counts is the highest ever reached: what is decided stays decided, whatever rows follow, so that an
   interrupted run decides as an uninterrupted one, in rounds of any size.
 """
@@ -23,7 +27,9 @@ from whetstone.errors import UserError
 from whetstone.stats.resample import FloatArray, IntArray
 from whetstone.stats.scores import Groups, Scores, numbered
 
-__all__ = ["SequentialDecision", "sequential_decision"]
+__all__ = ["EARLY_SHARE", "SequentialDecision", "sequential_decision"]
+
+EARLY_SHARE = 0.2  # of alpha, spent on looks before the end
 
 STAKES = (1.0, 2.0)  # multiples of the stake that is best for deciding with the last group
 LARGEST_STAKE = 0.95  # share of the money that one group can take away
