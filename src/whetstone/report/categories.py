@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ class CategoryRow:
         arms: Each measured arm's mean; None where the metric applies to no example.
         compared: Tuned against base; None where one of them was not measured or fewer than two groups have a score.
         gain: The difference, positive when tuned is better; None as ``compared``.
+        side: On which side of zero the whole interval lies, turned as ``gain``; None as ``compared``.
     """
 
     name: str
@@ -44,6 +46,7 @@ class CategoryRow:
     arms: dict[str, CategoryMean | None]
     compared: CategoryComparison | None
     gain: float | None
+    side: Literal["better", "worse", "unclear"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,14 @@ class CategoryTable:
 
     total: int
     rows: tuple[CategoryRow, ...]
+
+    def tint(self, mean: float, unit: str) -> float:
+        """How deep a mean's colour is, in percent: a share as it is, others between the least and the greatest."""
+        if unit in ("share", "score"):
+            return round(100 * mean)
+        means = [one.mean for row in self.rows for one in row.arms.values() if one is not None]
+        low, high = min(means), max(means)
+        return round(100 * (mean - low) / (high - low)) if high > low else 50
 
 
 def category_table(evidence: Evidence, metric: Metric, confidence: float) -> CategoryTable:
@@ -72,24 +83,29 @@ def category_table(evidence: Evidence, metric: Metric, confidence: float) -> Cat
     compared = _compared(evidence, metric, listed, confidence)
     means = {arm: _means(evidence, arm, metric) for arm in evidence.arms}
     groups = _group_counts(evidence)
-    sign = -1 if metric.direction == "lower" else 1
     rows = []
     for number in listed.tolist():
         name = evidence.categories[number]
-        found = compared.get(name)
-        paired = None if found is None else found.paired
-        rows.append(
-            CategoryRow(
-                name=name,
-                n=int(counts[number]),
-                groups=int(groups[number]),
-                arms={arm: of_arm[number] for arm, of_arm in means.items()},
-                compared=None if paired is None else found,
-                gain=None if paired is None else sign * paired.difference,
-            )
-        )
+        arms = {arm: of_arm[number] for arm, of_arm in means.items()}
+        rows.append(_row(name, int(counts[number]), int(groups[number]), arms, compared.get(name), metric))
     rows.sort(key=lambda row: (row.gain is None, row.gain or 0.0, row.name))
     return CategoryTable(len(evidence.categories), tuple(rows))
+
+
+def _row(
+    name: str,
+    n: int,
+    groups: int,
+    arms: dict[str, CategoryMean | None],
+    compared: CategoryComparison | None,
+    metric: Metric,
+) -> CategoryRow:
+    if compared is None or compared.paired is None:
+        return CategoryRow(name, n, groups, arms, None, None, None)
+    sign, paired = -1 if metric.direction == "lower" else 1, compared.paired
+    ends = sorted((sign * paired.interval.low, sign * paired.interval.high))
+    side: Literal["better", "worse", "unclear"] = "better" if ends[0] > 0 else "worse" if ends[1] < 0 else "unclear"
+    return CategoryRow(name, n, groups, arms, compared, sign * paired.difference, side)
 
 
 def _compared(
@@ -104,9 +120,7 @@ def _compared(
     numbers = places[evidence.category_numbers]
     kept = np.isfinite(before) & np.isfinite(after) & (numbers >= 0)
     names = [evidence.categories[number] for number in listed]
-    found = compare_categories(
-        before[kept], after[kept], evidence.groups[kept], numbers[kept], names, level=confidence
-    )
+    found = compare_categories(before[kept], after[kept], evidence.groups[kept], numbers[kept], names, level=confidence)
     return {one.name: one for one in found}
 
 

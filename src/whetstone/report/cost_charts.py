@@ -1,5 +1,6 @@
 """Charts of what an answer and a training take: quality against latency, and the telemetry of a training."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from whetstone.report.summary import Summary
 from whetstone.report.tradeoff import TradeOffPoint
 
 if TYPE_CHECKING:
-    import altair
+    pass
 
 __all__ = ["TELEMETRY", "telemetry_svg", "tradeoff_svg"]
 
@@ -46,7 +47,7 @@ def tradeoff_svg(summary: Summary, *, width: int, height: int, memory: bool) -> 
     slowest = max(point.latency_p50_s for point in found.points)
     x = altair.X(
         "latency:Q",
-        title="median seconds to an answer (left is faster)",
+        title="Median seconds to an answer",
         scale=altair.Scale(domain=[0, 1.06 * slowest], nice=False),
         axis=altair.Axis(grid=False, tickCount=4),
     )
@@ -112,7 +113,12 @@ def telemetry_svg(training: Sequence[dict[str, Any]], key: str, *, width: int, h
         return None
     chart = altair.Chart(altair.Data(values=rows)).encode(
         x=altair.X("step:Q", title="Optimiser step", axis=altair.Axis(grid=False, tickCount=4)),
-        y=altair.Y("value:Q", title=None, axis=altair.Axis(tickCount=3), scale=altair.Scale(zero=False)),
+        y=altair.Y(
+            "value:Q",
+            title=None,
+            axis=altair.Axis(tickCount=3, format="~g"),
+            scale=altair.Scale(domain=_padded([row["value"] for row in rows]), nice=False, zero=False),
+        ),
     )
     layers = [chart.mark_line(color="var(--accent)", strokeWidth=2)]
     if len(rows) == 1:
@@ -136,14 +142,12 @@ def _label(point: TradeOffPoint, *, memory: bool) -> str:
     return f"{point.arm}, {written.byte_size(point.memory_bytes)}"
 
 
-def _label_heights(
-    points: Sequence[TradeOffPoint], scale: float, low: float, high: float, height: int
-) -> list[float]:
+def _label_heights(points: Sequence[TradeOffPoint], scale: float, low: float, high: float, height: int) -> list[float]:
     """Where the labels stand: beside their points, or as far above or below as leaves every one readable."""
     line = _LINE_PX * (high - low) / height
     order = sorted(range(len(points)), key=lambda index: points[index].quality)
     heights = [scale * point.quality for point in points]
-    for below, above in zip(order, order[1:], strict=False):
+    for below, above in itertools.pairwise(order):
         heights[above] = max(heights[above], heights[below] + line)
     ceiling = high - line / 2
     for index in reversed(order):

@@ -87,7 +87,7 @@ def _category(row: CategoryRow, arm_names: Sequence[str]) -> dict[str, Any]:
     compared = row.compared
     found = None
     if compared is not None and compared.paired is not None:
-        found = {**asdict(compared.paired), "gain": row.gain, "q_value": compared.q_value}
+        found = {**asdict(compared.paired), "gain": row.gain, "side": row.side, "q_value": compared.q_value}
         del found["flips"]
     return {
         "category": row.name,
@@ -101,7 +101,9 @@ def _category(row: CategoryRow, arm_names: Sequence[str]) -> dict[str, Any]:
 def _trade_off(found: TradeOff) -> dict[str, Any]:
     return {
         "metric": found.metric.name,
-        "points": {point.arm: {key: value for key, value in asdict(point).items() if key != "arm"} for point in found.points},
+        "points": {
+            point.arm: {key: value for key, value in asdict(point).items() if key != "arm"} for point in found.points
+        },
         "front": [point.arm for point in found.front],
         "unmeasured": list(found.unmeasured),
     }

@@ -63,6 +63,11 @@ class Summary:
         return self.held_out.primary
 
     @property
+    def all_suites(self) -> tuple[SuiteSummary, ...]:
+        """The held-out examples, then the suites beside them."""
+        return (self.held_out, *self.suites)
+
+    @property
     def tradeoff(self) -> TradeOff:
         """Quality against latency and memory, on the held-out examples."""
         return trade_off(self.held_out, self.arm_names)
@@ -81,7 +86,7 @@ class Summary:
         guarded = {(rule.suite, rule.metric) for rule in self.manifest.experiment.judge.rules()}
         return tuple(
             (suite.name, found)
-            for suite in (self.held_out, *self.suites)
+            for suite in self.all_suites
             for found in suite.comparisons
             if found.baseline == BASE and found.gain_high < 0 and (suite.name, found.metric.name) not in guarded
         )
