@@ -4,7 +4,7 @@ Rows become columns of numbers; their texts stay on disk and are read again wher
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,20 @@ class Evidence:
     def example(self, index: int) -> Example:
         """One example, read from disk."""
         return Example.from_row(self._examples.row(index))
+
+    def examples_at(self, indices: Sequence[int]) -> Iterator[Example]:
+        """Some examples, in the order asked for, read from disk in one pass."""
+        return map(Example.from_row, self._examples.pick(indices))
+
+    def first_answers(self, arm: str, indices: Sequence[int]) -> Iterator[Sample]:
+        """An arm's first answer to each of some examples, read from disk in one pass."""
+        return map(Sample.from_row, self._answers[arm].pick([index * self.repeats for index in indices]))
+
+    @property
+    def bytes_per_example(self) -> float:
+        """What an example and all answers to it take on disk, on average."""
+        files = (self._examples, *self._answers.values())
+        return sum(int(file.ends[-1]) for file in files if len(file)) / max(1, self.count)
 
     def places(self, ids: Collection[str]) -> list[int]:
         """Where the examples of these ids are."""

@@ -8,6 +8,7 @@ __all__ = [
     "UNMEASURED",
     "Write",
     "bare_difference",
+    "bare_p",
     "bare_score",
     "byte_size",
     "count",
@@ -15,15 +16,18 @@ __all__ = [
     "decimal_difference",
     "difference",
     "duration",
+    "fine_duration",
     "level",
     "one_line",
     "p_value",
+    "plain",
     "points",
     "printable",
     "rate",
     "score",
     "sentence",
     "share",
+    "significant",
     "tick",
 ]
 
@@ -81,6 +85,21 @@ def p_value(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
 
 
+def bare_p(value: float) -> str:
+    """As :func:`p_value`, for a column of them."""
+    return p_value(value).removeprefix("= ")
+
+
+def plain(value: float) -> str:
+    """A setting as people type it: 0.7, 1, 12345."""
+    return f"{value:.10g}"
+
+
+def significant(value: float) -> str:
+    """Three digits of a number that may be large or small: ``0.0002``, ``1.37``, ``2e-06``."""
+    return f"{value:.3g}"
+
+
 def count(value: float) -> str:
     """A whole number in groups of three digits: 12345 is ``12,345``."""
     return f"{int(value):,}"
@@ -112,6 +131,11 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest_s:02d} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def fine_duration(seconds: float) -> str:
+    """A short time to four digits, where two of them are set against each other: ``84.3 ms``, ``1.084 s``."""
+    return f"{1000 * seconds:.4g} ms" if seconds < 0.99995 else f"{seconds:.4g} s"
 
 
 def byte_size(size_bytes: float) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import BASE
 from whetstone.evaluate.sanity import Sanity
+from whetstone.report.categories import CategoryRow
 from whetstone.report.suite_summary import BASELINES, ArmSummary, Speed, SuiteSummary
 from whetstone.report.summary import Summary
+from whetstone.report.tradeoff import TradeOff
 from whetstone.stats.comparison import Comparison
 from whetstone.stats.paired import Flips
 from whetstone.verdict.gate import Gate
@@ -19,6 +21,8 @@ __all__ = ["SCHEMA_VERSION", "as_json"]
 SCHEMA_VERSION = 2
 _LISTED_AT_MOST = 30
 """How many fixed and how many broken samples a report lists; the rest is in ``samples/``."""
+_LOGGED = ("loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_per_s", "memory_bytes")
+"""What a report keeps of a row of ``metrics.jsonl``, beside its step."""
 
 
 def as_json(summary: Summary) -> dict[str, Any]:
@@ -39,6 +43,8 @@ def as_json(summary: Summary) -> dict[str, Any]:
         **_suite(summary.held_out, summary.arm_names),
         "variants": {arm.name: _comparison(summary.variant(arm.name)) for arm in judge.arms},
         "suites": {suite.name: {"about": suite.about, **_suite(suite, summary.arm_names)} for suite in summary.suites},
+        "tradeoff": _trade_off(summary.tradeoff),
+        "listing": {"total": summary.listing.total, "listed": summary.listing.listed},
         "sanity": None if summary.sanity is None else _sanity(summary.sanity, summary.without_leaks),
         "training": [_logged_step(row) for row in summary.training],
         "manifest": summary.manifest.model_dump(mode="json"),
@@ -68,6 +74,39 @@ def _suite(suite: SuiteSummary, arm_names: Sequence[str]) -> dict[str, Any]:
         "noise_floor": _comparison(suite.noise),
         "changes": {"fixed": _changes(suite, suite.fixed), "broken": _changes(suite, suite.broken)},
         "speed": {arm: _speed(arms[arm].speed) if arm in arms else None for arm in arm_names},
+        "categories": {
+            "total": suite.categories.total,
+            "listed": len(suite.categories.rows),
+            "rows": [_category(row, arm_names) for row in suite.categories.rows],
+        },
+    }
+
+
+def _category(row: CategoryRow, arm_names: Sequence[str]) -> dict[str, Any]:
+    """A category stands by its place in the table, for its name may hold anything."""
+    means = {arm: row.arms.get(arm) for arm in arm_names}
+    compared = row.compared
+    found = None
+    if compared is not None and compared.paired is not None:
+        found = {**asdict(compared.paired), "gain": row.gain, "side": row.side, "q_value": compared.q_value}
+        del found["flips"]
+    return {
+        "category": row.name,
+        "n": row.n,
+        "groups": row.groups,
+        "arms": {arm: None if mean is None else asdict(mean) for arm, mean in means.items()},
+        "comparison": found,
+    }
+
+
+def _trade_off(found: TradeOff) -> dict[str, Any]:
+    return {
+        "metric": found.metric.name,
+        "points": {
+            point.arm: {key: value for key, value in asdict(point).items() if key != "arm"} for point in found.points
+        },
+        "front": [point.arm for point in found.front],
+        "unmeasured": list(found.unmeasured),
     }
 
 
@@ -152,7 +191,7 @@ def _speed(speed: Speed | None) -> dict[str, Any] | None:
 
 
 def _logged_step(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: _finite(row.get(name)) for name in ("step", "loss", "validation_loss")}
+    return {name: _finite(row.get(name)) for name in ("step", *_LOGGED)}
 
 
 def _finite(value: float | None) -> float | None:

@@ -11,6 +11,7 @@ from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import BASE, BASE_AGAIN, COPY_INPUT, FEW_SHOT, TUNED, Sample
 from whetstone.evaluate.scoring import AnswerColumns
 from whetstone.judge_section import ExtraArm
+from whetstone.report.categories import CategoryTable, category_table
 from whetstone.report.difference import similarity
 from whetstone.stats.comparison import Comparison, compare_arms
 from whetstone.stats.paired import Interval, mean_interval
@@ -102,6 +103,7 @@ class SuiteSummary:
         noise: Base again against base on the primary metric; None when not measured.
         fixed: Examples that the base got wrong and the tuned arm right, as places in the evidence.
         broken: Right by the base, wrong by the tuned arm.
+        categories: The primary metric by category.
     """
 
     name: str
@@ -115,6 +117,7 @@ class SuiteSummary:
     noise: Comparison | None
     fixed: tuple[int, ...]
     broken: tuple[int, ...]
+    categories: CategoryTable
 
     def comparison(self, metric_name: str, baseline: str) -> Comparison | None:
         """Tuned against ``baseline`` on one metric, if it was measured."""
@@ -155,6 +158,7 @@ def summarise_suite(
         noise=_compared(evidence, primary, BASE, BASE_AGAIN, confidence),
         fixed=fixed,
         broken=broken,
+        categories=category_table(evidence, primary, confidence),
     )
 
 
@@ -225,10 +229,7 @@ def _changes(evidence: Evidence) -> tuple[tuple[int, ...], tuple[int, ...]]:
         return (), ()
     before, after = evidence.scores(BASE, exact), evidence.scores(TUNED, exact)
     fixed, broken = (np.flatnonzero(after > before).tolist(), np.flatnonzero(after < before).tolist())
-    ranked = sorted(broken[:_RANKED_AT_MOST], key=lambda index: _nearness(evidence, index))
-    return tuple(fixed), (*ranked, *broken[_RANKED_AT_MOST:])
-
-
-def _nearness(evidence: Evidence, index: int) -> float:
-    """How near the tuned arm's answer is to a reference."""
-    return similarity(evidence.answers(TUNED, index)[0].text, evidence.example(index).references)
+    head = broken[:_RANKED_AT_MOST]
+    read = zip(head, evidence.examples_at(head), evidence.first_answers(TUNED, head), strict=True)
+    nearness = {index: similarity(answer.text, example.references) for index, example, answer in read}
+    return tuple(fixed), (*sorted(head, key=nearness.__getitem__), *broken[_RANKED_AT_MOST:])

@@ -17,7 +17,9 @@ from whetstone.evaluate.sanity import Sanity, read_sanity
 from whetstone.evaluate.suite import held_out_metrics
 from whetstone.files import read_jsonl
 from whetstone.judge_section import HELD_OUT, Judge
+from whetstone.report.listing import Listing, choose
 from whetstone.report.suite_summary import SuiteSummary, summarise_suite
+from whetstone.report.tradeoff import TradeOff, trade_off
 from whetstone.run import Manifest, RetentionRecord, Run, SuiteRecord
 from whetstone.stats.comparison import Comparison, compare_arms
 from whetstone.verdict.decide import Verdict, decide
@@ -37,6 +39,7 @@ class Summary:
         sanity: What was tried beside asking; None when nothing was, or for another judgement.
         without_leaks: Tuned against base on the primary metric, without the held-out examples that training saw; None
             where there are none, or too few others.
+        listing: Which examples the page lists with all answers.
         training: The rows of ``metrics.jsonl``; none when the candidate was trained elsewhere.
     """
 
@@ -46,6 +49,7 @@ class Summary:
     suites: tuple[SuiteSummary, ...]
     sanity: Sanity | None
     without_leaks: Comparison | None
+    listing: Listing
     training: tuple[dict[str, Any], ...]
 
     @property
@@ -55,8 +59,18 @@ class Summary:
 
     @property
     def primary(self) -> Metric:
-        """What the first gate looks at."""
+        """What the first gate on the held-out examples looks at."""
         return self.held_out.primary
+
+    @property
+    def all_suites(self) -> tuple[SuiteSummary, ...]:
+        """The held-out examples, then the suites beside them."""
+        return (self.held_out, *self.suites)
+
+    @property
+    def tradeoff(self) -> TradeOff:
+        """Quality against latency and memory, on the held-out examples."""
+        return trade_off(self.held_out, self.arm_names)
 
     def comparison(self, metric_name: str, baseline: str) -> Comparison | None:
         """Tuned against ``baseline`` on one metric of the held-out examples, if it was measured."""
@@ -72,7 +86,7 @@ class Summary:
         guarded = {(rule.suite, rule.metric) for rule in self.manifest.experiment.judge.rules()}
         return tuple(
             (suite.name, found)
-            for suite in (self.held_out, *self.suites)
+            for suite in self.all_suites
             for found in suite.comparisons
             if found.baseline == BASE and found.gain_high < 0 and (suite.name, found.metric.name) not in guarded
         )
@@ -115,31 +129,22 @@ def summarise(run: Run, later_rule: Judge | None = None) -> Summary:
     sanity = read_sanity(run.samples)
     if manifest.judgement is None or (sanity is not None and sanity.judgement != manifest.judgement.fingerprint()):
         sanity = None
-    primary = metric(manifest.experiment.judge.must_improve[0].metric)
+    primary = _held_out_primary(manifest.experiment.judge, evidence[HELD_OUT])
+    held_out, *suites = (
+        summarise_suite(name, about, evidence[name], one, judge.arms, judge.confidence)
+        for name, about, one in (
+            (HELD_OUT, "The experiment's own examples that training did not see.", primary),
+            *((record.name, record.about, _primary(evidence[record.name])) for record in records),
+        )
+    )
     return Summary(
         manifest=manifest,
         verdict=decide(evidence, manifest, sanity, later_rule),
-        held_out=summarise_suite(
-            HELD_OUT,
-            "The experiment's own examples that training did not see.",
-            evidence[HELD_OUT],
-            primary,
-            judge.arms,
-            judge.confidence,
-        ),
-        suites=tuple(
-            summarise_suite(
-                record.name,
-                record.about,
-                evidence[record.name],
-                _primary(evidence[record.name]),
-                judge.arms,
-                judge.confidence,
-            )
-            for record in records
-        ),
+        held_out=held_out,
+        suites=tuple(suites),
         sanity=sanity,
         without_leaks=_without_leaks(evidence[HELD_OUT], sanity, primary, judge.confidence),
+        listing=choose((held_out, *suites)),
         training=tuple(read_jsonl(run.metrics_path)) if run.metrics_path.exists() and not foreign else (),
     )
 
@@ -162,6 +167,12 @@ def _suite_evidence(run: Run, record: SuiteRecord, judge: Judge) -> Evidence:
     metrics = [metric(name) for name in dict.fromkeys((*record.metrics, *judge.gated(record.name)))]
     folder, unfinished = run.suite_samples(record.name), judge.stop_early and bool(judge.gated(record.name))
     return load_evidence(folder, arms, metrics, repeats=record.repeats, unfinished=unfinished)
+
+
+def _held_out_primary(judge: Judge, evidence: Evidence) -> Metric:
+    """What the first gate on the held-out examples looks at."""
+    gated = [rule.metric for rule in judge.must_improve if rule.suite == HELD_OUT]
+    return metric(gated[0]) if gated else _primary(evidence)
 
 
 def _primary(evidence: Evidence) -> Metric:

@@ -11,7 +11,10 @@ from whetstone.judge_section import HELD_OUT
 from whetstone.run import Judgement, Manifest
 from whetstone.verdict.gate import Gate, proof
 
-__all__ = ["proofs", "sanity_proofs"]
+__all__ = ["SAME_PROMPTS", "proofs", "sanity_proofs"]
+
+SAME_PROMPTS = "All arms answered the same prompts"
+"""The name of the gate on the hashes of the prompts."""
 
 _LATER = " The rule came after the answers: it can guard against changes, and proves less than one that came before."
 
@@ -53,7 +56,7 @@ def proofs(evidence: Mapping[str, Evidence], manifest: Manifest, *, later_rule: 
             remedy="Tune the model: a base compared with itself has nothing to ship.",
         ),
         proof(
-            "All arms answered the same prompts",
+            SAME_PROMPTS,
             holds=mismatches == 0,
             reasons=(
                 f"The prompt hashes agree on all {total} examples{_asked_otherwise(evidence, judgement)}.",
