@@ -10,6 +10,7 @@ Peak memory is the largest sum of the resident memory of that process and its ch
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,10 @@ def main() -> None:
         began = time.perf_counter()
         summary = write_report(Run(arguments.measure))
         seconds = time.perf_counter() - began
-        sys.stdout.write(json.dumps({"seconds": round(seconds, 1), "verdict": summary.verdict.outcome}) + "\n")
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        processor_s = sum(one.ru_utime + one.ru_stime for one in used)
+        took = {"seconds": round(seconds, 1), "processor_s": round(processor_s, 1)}
+        sys.stdout.write(json.dumps({**took, "verdict": summary.verdict.outcome}) + "\n")
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = QUICK_ROWS if arguments.quick else arguments.rows

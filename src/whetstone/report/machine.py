@@ -9,6 +9,7 @@ from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import BASE
 from whetstone.evaluate.sanity import Sanity
 from whetstone.report.categories import CategoryRow
+from whetstone.report.recommendations import recommend
 from whetstone.report.suite_summary import BASELINES, ArmSummary, Speed, SuiteSummary
 from whetstone.report.summary import Summary
 from whetstone.report.tradeoff import TradeOff
@@ -27,6 +28,11 @@ _LOGGED = ("loss", "validation_loss", "learning_rate", "gradient_norm", "tokens_
 
 def as_json(summary: Summary) -> dict[str, Any]:
     """The content of ``report.json``; what was not measured is null."""
+    report = _evidence(summary)
+    return {**report, "recommendations": [asdict(one) for one in recommend(report)]}
+
+
+def _evidence(summary: Summary) -> dict[str, Any]:
     judge = summary.manifest.experiment.judge
     return {
         "schema_version": SCHEMA_VERSION,
