@@ -16,7 +16,7 @@ __all__ = ["LINK", "Cell", "Code", "Report", "Row", "Section", "Sentence", "Tabl
 LINK = "\N{WORD JOINER}"
 """Stands behind the text of a link: what is linked is somebody else's claim. Nobody sees it."""
 
-_LONGEST = 2_000
+_LONGEST = 1_000
 """Characters; what is longer is no sentence that a person wrote, and is cut."""
 
 _MOST_CELLS = 40
@@ -250,10 +250,8 @@ def _end_of_front_matter(lines: Sequence[str]) -> int:
 
 
 def _end_of_comment(lines: Sequence[str], position: int) -> int:
-    for end in range(position, min(position + 1000, len(lines))):
-        if "-->" in lines[end]:
-            return end + 1
-    return position + 1
+    """The line after a comment; one that is never closed hides all that follows, as it does from a reader."""
+    return next((end + 1 for end in range(position, len(lines)) if "-->" in lines[end]), len(lines))
 
 
 def _cut(line: str) -> Iterator[str]:

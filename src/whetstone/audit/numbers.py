@@ -46,7 +46,7 @@ _SCALE_WORDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e1
 _ALTERNATIVES = "|".join(f"(?P<u{at}>{pattern})" for at, (pattern, _, _) in enumerate(_UNITS))
 _NUMBER = re.compile(
     rf"(?:(?:(?P<about>{_ABOUT})|(?P<least>{_LEAST})|(?P<most>{_MOST}))\s?)?"
-    r"(?:(?<![\w)\]%.,/:@#])(?P<sign>[+±-])\s?|(?<![\w.,/@#^-])(?<![0-9]:)|(?<=→)|(?<=\|))"
+    r"(?:(?<![\w)\]%.,/:@#])(?P<sign>[+±-])|(?<![\w.,/@#^-])(?<![0-9]:)|(?<=→)|(?<=\|))"
     r"(?P<money>[$€£])?"
     rf"(?P<first>{_DIGITS})(?P<exponent>e[+-]?[0-9]{{1,2}}\b)?"
     rf"(?:\s?%?\s?[-–—]\s?(?P<top>{_DIGITS}))?"
@@ -108,9 +108,13 @@ class Number:
         Rounding up or down and cutting digits off are all honest; "over 3" admits all above, "up to 3" all below.
         """
         least = -math.inf if self.bound == "most" else self.low
-        most = math.inf if self.bound == "least" else self.high + self._half
         tiny = 1e-9 * max(1.0, abs(self.value))
-        return low <= most + tiny and high >= least - tiny
+        return low <= self.most + tiny and high >= least - tiny
+
+    @property
+    def most(self) -> float:
+        """The most that could have been printed so, cutting digits off included."""
+        return math.inf if self.bound == "least" else self.high + self._half
 
     @property
     def _half(self) -> float:

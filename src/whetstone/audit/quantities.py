@@ -10,6 +10,9 @@ from whetstone.audit.markdown import LINK, Row, Section
 __all__ = ["Quantity", "find_quantities", "name_patterns", "row_texts", "section_texts"]
 
 _VALUE = r"(?P<v>[0-9]{1,3}(?:,[0-9]{3}){1,4}|[0-9]{1,12})(?P<scale>[kKMB]?)(?![\w%/]|[.,:-][0-9])"
+_PROGRAMS = ("python", "py", "bash", "sh", "shell", "console", "diff", "cpp", "c", "rust", "go", "js", "javascript")
+"""Languages of examples, which set what nothing was trained with; JSON and YAML are settings."""
+
 _SCALES = {"": 1, "k": 1_000, "K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 
 
@@ -22,12 +25,17 @@ class Quantity:
     claim: Claim
 
 
-Patterns = Mapping[str, tuple[re.Pattern[str], re.Pattern[str]]]
+@dataclass(frozen=True, slots=True)
+class NamePatterns:
+    """Two patterns a name, and one that finds any of the names, because most texts have none."""
+
+    any: re.Pattern[str]
+    by_name: Mapping[str, tuple[re.Pattern[str], re.Pattern[str]]]
 
 
-def name_patterns(names: Mapping[str, str]) -> Patterns:
+def name_patterns(names: Mapping[str, str]) -> NamePatterns:
     """Two patterns a name: the name before its value, and the value before its name."""
-    return {
+    by_name = {
         name: (
             re.compile(
                 rf"(?<![a-z0-9]){words}[\"'`]?\s{{0,2}}(?:\([^()0-9]{{0,20}}\)\s?)?(?:[:=|]|\sof\s|\sis\s)[\s\"'~]{{0,4}}{_VALUE}",
@@ -40,9 +48,10 @@ def name_patterns(names: Mapping[str, str]) -> Patterns:
         )
         for name, words in names.items()
     }
+    return NamePatterns(re.compile("|".join(names.values()), re.IGNORECASE), by_name)
 
 
-def find_quantities(texts: list[tuple[str, int]], patterns: Patterns) -> Iterator[Quantity]:
+def find_quantities(texts: list[tuple[str, int]], patterns: NamePatterns) -> Iterator[Quantity]:
     """All values of all names in lines of text.
 
     Args:
@@ -50,9 +59,9 @@ def find_quantities(texts: list[tuple[str, int]], patterns: Patterns) -> Iterato
         patterns: Of :func:`name_patterns`.
     """
     for text, line in texts:
-        if not any(char.isdigit() for char in text):
+        if not patterns.any.search(text):
             continue
-        for name, pair in patterns.items():
+        for name, pair in patterns.by_name.items():
             for pattern in pair:
                 for match in pattern.finditer(text):
                     value = int(match["v"].replace(",", "")) * _SCALES[match["scale"]]
@@ -63,10 +72,15 @@ def find_quantities(texts: list[tuple[str, int]], patterns: Patterns) -> Iterato
 
 
 def section_texts(section: Section) -> list[tuple[str, int]]:
-    """Sentences, rows and lines of code of a section; a row of several columns as ``heading | cell``."""
+    """Sentences, rows and lines of settings of a section; a row of several columns as ``heading | cell``."""
     texts = [(sentence.text, sentence.line_at(0)) for sentence in section.sentences]
     texts += [(text, row.line) for table in section.tables for row in table.rows for text in row_texts(row)]
-    return texts + [(text, code.line + at) for code in section.codes for at, text in enumerate(code.text.splitlines())]
+    return texts + [
+        (text, code.line + at)
+        for code in section.codes
+        if code.language.lower() not in _PROGRAMS
+        for at, text in enumerate(code.text.splitlines())
+    ]
 
 
 def row_texts(row: Row) -> list[str]:

@@ -74,9 +74,7 @@ class Readings:
     def give(self, number: Number) -> bool:
         """Whether some pair gives a change as it was printed."""
         merged = self._merged.get(number.unit, [])
-        if number.bound == "least":
-            return bool(merged) and number.admits(*merged[-1])
-        at = bisect_right(merged, (number.high + number.step, math.inf))
+        at = bisect_right(merged, (number.most, math.inf))
         return at > 0 and number.admits(*merged[at - 1])
 
 

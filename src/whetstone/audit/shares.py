@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from whetstone.audit.columns import row_n
 from whetstone.audit.finding import Claim
 from whetstone.audit.material import Passage, is_name
 from whetstone.audit.numbers import Fraction, Number, find_fractions
 from whetstone.audit.pairs import find_changes
-from whetstone.audit.words import ITEMS, SETTING
+from whetstone.audit.words import ITEMS, SETTING, says
 
 __all__ = ["Rate", "find_rates", "stated_n"]
 
@@ -61,6 +62,8 @@ _JOINT = re.compile(
     rf"|\s(?:[a-z]{{2,12}}\s)?(?:{ITEMS}|correct|passed|solved|right|wins?)\s?[(=:,]\s*",
     re.IGNORECASE,
 )
+_OF_ONE = re.compile(r"\s(?:of|the|as)\s", re.IGNORECASE)
+"""After a part of one thing, which is no count: "1/4 of the weights"."""
 _CLOSED = re.compile(rf"\s?\)|\s?(?:{ITEMS}|correct|passed|solved|right)?\s?(?:[).,;|]|$)", re.IGNORECASE)
 
 
@@ -81,10 +84,11 @@ def find_rates(passage: Passage) -> Iterator[Rate]:
             n = direct or (row_n(passage.row) if passage.row else None) or stated_n(passage.beside)
             yield Rate(passage, number, None, n, direct=direct is not None)
     for fraction in fractions:
-        if fraction not in paired:
+        if fraction not in paired and not _OF_ONE.match(passage.text, fraction.end):
             yield Rate(passage, None, fraction, fraction.n, direct=True)
 
 
+@lru_cache(maxsize=512)
 def stated_n(text: str) -> int | None:
     """The number of items that a text names, if it names one and only one."""
     found = {int(match["n"].replace(",", "")) for match in _N_EQUALS.finditer(text)}
@@ -111,4 +115,4 @@ def _n_at(text: str, number: Number) -> int | None:
 def _is_setting(passage: Passage, number: Number) -> bool:
     around = passage.text[max(0, number.start - 40) : number.end + 40]
     label = passage.context[: len(passage.context) - len(passage.text)] if passage.row else ""
-    return SETTING.search(around) is not None or SETTING.search(label) is not None
+    return says(SETTING, around) or says(SETTING, label)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 __all__ = [
     "CITED",
@@ -16,6 +17,7 @@ __all__ = [
     "SETTING",
     "SHARE",
     "better_is_higher",
+    "says",
 ]
 
 
@@ -181,6 +183,9 @@ HYPOTHETICAL = _any(
         r"project(?:ed|ions?)",
         r"estimat(?:e|es|ed|ion|ions)",
         r"potential(?:ly)?",
+        r"possible",
+        r"possibly",
+        r"detect(?:s|ed|ing)?",
         r"roadmap",
         r"assum(?:e|es|ed|ing|ption|ptions)",
         r"hypothe(?:sis|ses|tical)",
@@ -285,6 +290,12 @@ HIGHER_IS_BETTER = _any(
     ]
 )
 """Measures of which more is better."""
+
+
+@lru_cache(maxsize=512)
+def says(pattern: re.Pattern[str], text: str) -> bool:
+    """Whether a text has one of some words; kept, because every number of a sentence asks it again."""
+    return pattern.search(text) is not None
 
 
 def better_is_higher(measure: str) -> bool | None:

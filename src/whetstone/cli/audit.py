@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whetstone.audit.finding import WIDEST_POINTS
-from whetstone.cli.common import JsonOption, print_json
+from whetstone.cli.common import JsonOption, print_json, working
 from whetstone.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ def audit(
 
     from whetstone.audit.audit import audit as run_audit
 
-    audited = run_audit(_read(report), points)
+    text = _read(report)
+    with working() as say:
+        say("reading the claims")
+        audited = run_audit(text, points)
     if as_json:
         print_json({"report": str(report), **audited.as_row()})
     else:

@@ -11,7 +11,7 @@ from whetstone.audit.material import Material, Passage
 from whetstone.audit.numbers import Number, find_numbers
 from whetstone.audit.pairs import Change, find_changes, find_pairs, same_kind
 from whetstone.audit.readings import Readings
-from whetstone.audit.words import CITED, HYPOTHETICAL, INTERVAL, ITEMS, OF_TARGET, SETTING
+from whetstone.audit.words import CITED, HYPOTHETICAL, INTERVAL, ITEMS, OF_TARGET, SETTING, says
 
 __all__ = ["check_bases"]
 
@@ -29,6 +29,9 @@ _BASED = re.compile(
     re.IGNORECASE,
 )
 """Two values that are joined, even if they are none that can be divided."""
+
+_WIDEST = 150
+"""Characters between a change and the values that it may come from."""
 
 _LOOSE = re.compile(r"(?:more|larger|longer|greater)$", re.IGNORECASE)
 """Words that compare anything with anything."""
@@ -63,13 +66,13 @@ def _in_row(table: Table, row: Row, at: int, section: Section, near: "_Near", ev
     """A change in its column; where the cells beside it are words alone, nothing elsewhere can be its base."""
     if (
         at >= len(row.cells)
-        or INTERVAL.search(row.text)
-        or CITED.search(row.text)
-        or HYPOTHETICAL.search(row.cells[0].text)
+        or says(INTERVAL, row.text)
+        or says(CITED, row.text)
+        or says(HYPOTHETICAL, row.cells[0].text)
     ):
         return
     claimed = [number for number in find_numbers(row.cells[at].text) if number.unit in ("%", "x")]
-    if len(claimed) != 1 or claimed[0].top != claimed[0].value:
+    if len(claimed) != 1 or claimed[0].top != claimed[0].value or claimed[0].value == (claimed[0].unit == "x"):
         return
     number = claimed[0]
     claim = Claim(row.line, number.text, row.text[:160])
@@ -103,19 +106,20 @@ def _is_own_result(passage: Passage, change: Change) -> bool:
     return (
         change.number.top == change.number.value
         and change.number.value > 0
-        and _BASED.search(text[: change.start]) is None
-        and _BASED.search(text[change.end :]) is None
+        and (change.number.unit, change.number.value) != ("x", 1)
+        and _BASED.search(text[max(0, change.start - _WIDEST) : change.start]) is None
+        and _BASED.search(text[change.end : change.end + _WIDEST]) is None
         and _LOOSE.search(text[change.start : change.end]) is None
         and not _is_wished(passage.section, passage.beside)
-        and CITED.search(passage.beside) is None
-        and INTERVAL.search(passage.beside) is None
-        and SETTING.search(around) is None
+        and not says(CITED, passage.beside)
+        and not says(INTERVAL, passage.beside)
+        and not says(SETTING, around)
         and _OF_SETTINGS.match(text[change.end :].lstrip()) is None
     )
 
 
 def _is_wished(section: Section, text: str) -> bool:
-    return HYPOTHETICAL.search(section.title) is not None or HYPOTHETICAL.search(text) is not None
+    return says(HYPOTHETICAL, section.title) or says(HYPOTHETICAL, text)
 
 
 class _Near:

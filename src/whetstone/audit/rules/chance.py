@@ -13,15 +13,15 @@ import numpy as np
 from scipy.stats import fisher_exact
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from whetstone.audit.columns import find_columns
+from whetstone.audit.columns import Columns, find_columns
 from whetstone.audit.finding import Check, Claim
-from whetstone.audit.markdown import Row, Table
+from whetstone.audit.markdown import Row
 from whetstone.audit.material import Material, Passage
 from whetstone.audit.pairs import joined
 from whetstone.audit.rules.rates import is_share, possible_counts
 from whetstone.audit.shares import Rate, find_rates
 from whetstone.audit.sizes import EvaluationSize, EvaluationSizes
-from whetstone.audit.words import HYPOTHETICAL, INTERVAL, ITEMS
+from whetstone.audit.words import HYPOTHETICAL, INTERVAL, ITEMS, says
 
 __all__ = ["check_chance"]
 
@@ -42,6 +42,8 @@ _SAMPLED = re.compile(
     re.IGNORECASE,
 )
 """What is found out of samples."""
+
+_NAMES_VALUE = r"(?:\srate|\sscore)?\s?(?:of|is|was|:|=|at|reached|to)?\s?$"
 
 _HEDGED = re.compile(
     r"not significant|noise|no evidence|inconclusive|by chance|too few|too small|small sample|cannot (?:tell|show|say)"
@@ -65,7 +67,7 @@ class _Counted:
     def hedged(self) -> bool:
         """Whether the report itself says how sure it is."""
         beside = self.rate.passage.beside
-        return INTERVAL.search(beside) is not None or _HEDGED.search(beside) is not None
+        return says(INTERVAL, beside) or says(_HEDGED, beside)
 
     @property
     def share(self) -> float:
@@ -94,14 +96,15 @@ def check_chance(material: Material, widest: float) -> Iterator[Check]:
         rates.extend(counted)
         for before, after in _neighbours(passage, counted):
             yield from _compare(before, after, compared)
-    by_row = {id(found.rate.passage.row): [] for found in rates if found.rate.passage.row}  # type: dict[int, list[_Counted]]
+    by_row: dict[int, list[_Counted]] = {}
     for found in rates:
         if found.rate.passage.row is not None:
-            by_row[id(found.rate.passage.row)].append(found)
+            by_row.setdefault(id(found.rate.passage.row), []).append(found)
     for section in material.report.sections:
         for table in section.tables:
+            columns = find_columns(table)
             for row in table.rows:
-                for before, after in _in_row(table, row, by_row.get(id(row), [])):
+                for before, after in _in_row(columns, row, by_row.get(id(row), [])):
                     yield from _compare(before, after, compared)
     yield from _wide(rates, widest, compared)
 
@@ -109,12 +112,12 @@ def check_chance(material: Material, widest: float) -> Iterator[Check]:
 def _counted(rate: Rate, sizes: EvaluationSizes) -> _Counted | None:
     """The count of a rate of sampled items; None of what is no such rate."""
     passage = rate.passage
-    if _NOT_SAMPLED.search(_around(rate)) or HYPOTHETICAL.search(passage.context):
+    if _NOT_SAMPLED.search(_around(rate)) or says(HYPOTHETICAL, passage.context):
         return None
     size = None
     n = rate.n
     is_sampled = _SAMPLED.search(passage.context) is not None
-    if n is None and is_sampled and is_share(rate) and rate.percent and not rate.percent.bound:
+    if n is None and _is_named(rate) and is_share(rate):
         size = sizes.of(passage.section)
         n = size.n if size else None
     if n is None or not is_share(rate):
@@ -125,6 +128,18 @@ def _counted(rate: Rate, sizes: EvaluationSizes) -> _Counted | None:
         return _Counted(rate, rate.fraction.k, n, None) if is_sampled else None
     counts = possible_counts(rate.percent, n) if rate.percent else []
     return _Counted(rate, counts[len(counts) // 2], n, size) if counts and (is_sampled or rate.direct) else None
+
+
+def _is_named(rate: Rate) -> bool:
+    """Whether a percentage without an n stands at the name of what is found out of samples."""
+    passage, percent = rate.passage, rate.percent
+    if percent is None or percent.bound:
+        return False
+    if passage.row is not None:
+        return _SAMPLED.search(passage.context) is not None
+    behind = _SAMPLED.match(passage.text[percent.end : percent.end + 40].lstrip())
+    ahead = passage.text[max(0, percent.start - 40) : percent.start]
+    return behind is not None or re.search(f"{_SAMPLED.pattern}{_NAMES_VALUE}", ahead, re.IGNORECASE) is not None
 
 
 def _around(rate: Rate) -> str:
@@ -170,9 +185,8 @@ def _span(rate: Rate) -> tuple[int, int]:
     return min(start for start, _ in spans), max(end for _, end in spans)
 
 
-def _in_row(table: Table, row: Row, counted: Sequence[_Counted]) -> Iterator[tuple[_Counted, _Counted]]:
+def _in_row(columns: Columns, row: Row, counted: Sequence[_Counted]) -> Iterator[tuple[_Counted, _Counted]]:
     """The rates before and after of a row."""
-    columns = find_columns(table)
     before, after = columns.cell(row, columns.before), columns.cell(row, columns.after)
     if before is None or after is None:
         return

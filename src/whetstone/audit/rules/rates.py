@@ -6,13 +6,14 @@ Personality Science 8, 363-369; rounding and cutting off the last printed digit 
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from math import ceil, floor
 
 from whetstone.audit.finding import Check
 from whetstone.audit.material import Material, Passage
 from whetstone.audit.numbers import Number
 from whetstone.audit.shares import Rate, find_rates
-from whetstone.audit.words import HYPOTHETICAL, NOT_A_SHARE, SHARE
+from whetstone.audit.words import HYPOTHETICAL, NOT_A_SHARE, SHARE, says
 
 __all__ = ["check_rates", "is_share", "possible_counts"]
 
@@ -51,18 +52,19 @@ def is_share(rate: Rate) -> bool:
     near = passage.text[max(0, percent.start - 60) : percent.end + 40]
     if rate.direct:
         label = passage.context if passage.row else ""
-        return NOT_A_SHARE.search(near) is None and NOT_A_SHARE.search(label) is None
-    return _is_plain_share(passage)
+        return not says(NOT_A_SHARE, near) and not says(NOT_A_SHARE, label)
+    return _is_plain_share(passage.context)
 
 
-def _is_plain_share(passage: Passage) -> bool:
-    context = _MOVED.sub("", passage.context)
-    return SHARE.search(context) is not None and NOT_A_SHARE.search(context) is None
+@lru_cache(maxsize=512)
+def _is_plain_share(context: str) -> bool:
+    context = _MOVED.sub("", context)
+    return says(SHARE, context) and not says(NOT_A_SHARE, context)
 
 
 def _is_share_here(passage: Passage, percent: Number) -> bool:
     near = passage.context if passage.row else passage.text[max(0, percent.start - 40) : percent.end + 25]
-    return SHARE.search(near) is not None and not NOT_A_SHARE.search(near) and not HYPOTHETICAL.search(near)
+    return says(SHARE, near) and not says(NOT_A_SHARE, near) and not says(HYPOTHETICAL, near)
 
 
 def _against_count(rate: Rate, percent: Number, k: int, n: int) -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from whetstone.audit.finding import Check, Claim
 from whetstone.audit.markdown import Section, Sentence
 from whetstone.audit.material import Material
-from whetstone.audit.words import CITED, HYPOTHETICAL, INTERVAL
+from whetstone.audit.words import CITED, HYPOTHETICAL, INTERVAL, says
 
 __all__ = ["check_significance"]
 
@@ -18,8 +18,12 @@ _TESTED = re.compile(
     re.IGNORECASE,
 )
 _P_VALUE = re.compile(
-    r"(?<![\w.])p(?:-value)?\s?(?:=|:|of|is)\s?(?P<p>-?[0-9]{1,9}(?:\.[0-9]{1,12})?)(?![\w%.,]?[0-9%])"
+    r"(?<![\w.])p(?:-value)?\s?(?:=|:|of|is)\s?(?P<p>-?[0-9]{1,9}(?:\.[0-9]{1,12})?)"
+    r"(?![\w%×*-]|[.,][0-9]|\s?[×*])"
 )
+
+_STATISTICS = re.compile(r"p-value|significan|statistic|\btests?\b|\bnull\b|\bhypothes", re.IGNORECASE)
+"""Without these, p may be a power or a norm."""
 
 
 def check_significance(material: Material) -> Iterator[Check]:
@@ -32,6 +36,8 @@ def check_significance(material: Material) -> Iterator[Check]:
                 claim = Claim(sentence.line_at(match.start()), match[0], sentence.text[:160])
                 yield Check(claim) if is_tested else _untested(claim)
     for passage in material.passages:
+        if not _STATISTICS.search(passage.context) and not _TESTED.search(passage.context):
+            continue
         for match in _P_VALUE.finditer(passage.text):
             claim = passage.claim(match.start(), match.end())
             yield Check(claim) if 0 <= float(match["p"]) <= 1 else _no_probability(claim, match["p"])
@@ -40,13 +46,13 @@ def check_significance(material: Material) -> Iterator[Check]:
 def _shows_a_test(section: Section) -> bool:
     texts = [sentence.text for sentence in section.sentences]
     texts += [row.text for table in section.tables for row in table.rows]
-    return any(_TESTED.search(text) or INTERVAL.search(text) for text in texts)
+    return any(_TESTED.search(text) or says(INTERVAL, text) for text in texts)
 
 
 def _is_own(sentence: Sentence, section: Section) -> bool:
     text = sentence.text
     return not (
-        _DENIED.search(text) or CITED.search(text) or HYPOTHETICAL.search(text) or HYPOTHETICAL.search(section.title)
+        _DENIED.search(text) or says(CITED, text) or says(HYPOTHETICAL, text) or says(HYPOTHETICAL, section.title)
     )
 
 

@@ -13,7 +13,7 @@ from whetstone.audit.markdown import Section
 from whetstone.audit.material import Material
 from whetstone.audit.numbers import Number
 from whetstone.audit.pairs import find_changes
-from whetstone.audit.words import CITED, HYPOTHETICAL
+from whetstone.audit.words import CITED, HYPOTHETICAL, says
 
 __all__ = ["check_values"]
 
@@ -45,7 +45,9 @@ _PATTERNS = {
     )
     for name, words in _MEASURES.items()
 }
-_MOST_VALUES = 2_000
+_ANY = re.compile("|".join(_MEASURES.values()), re.IGNORECASE)
+_MOST_VALUES = 200
+"""Of one measure; with more, a report is a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,14 @@ class _Stated:
 def check_values(material: Material) -> Iterator[Check]:
     """Judges what summaries say of a measure."""
     stated = list(_stated(material))
+    elsewhere: dict[str, list[_Stated]] = {}
     for one in stated:
         if not _is_summary(one.section):
+            elsewhere.setdefault(one.name, []).append(one)
+    for one in stated:
+        if not _is_summary(one.section) or len(elsewhere.get(one.name, [])) > _MOST_VALUES:
             continue
-        others = [
-            other
-            for other in stated
-            if other.name == one.name and not _is_summary(other.section) and other.number.unit == one.number.unit
-        ][:_MOST_VALUES]
+        others = [other for other in elsewhere.get(one.name, []) if other.number.unit == one.number.unit]
         if not others:
             continue
         if any(_same(one.number, other.number) for other in others):
@@ -81,7 +83,7 @@ def _is_summary(section: Section) -> bool:
 
 def _stated(material: Material) -> Iterator[_Stated]:
     for passage in material.passages:
-        if HYPOTHETICAL.search(passage.context) or CITED.search(passage.context):
+        if not _ANY.search(passage.context) or says(HYPOTHETICAL, passage.context) or says(CITED, passage.context):
             continue
         changes = {change.number.start for change in find_changes(passage)}
         for number in passage.numbers:
