@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, settings
 
 from whetstone.data.example import Example, Message
 from whetstone.data_section import Data, GrammarSource
+from whetstone.errors import UserError
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
 from whetstone.experiment import Experiment, ExtraArm, Judge, MustImprove, MustNotRegress
 from whetstone.model_section import Model
 from whetstone.run import ArmRecord, DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
+from whetstone.sandbox import require_sandbox
 from whetstone.section import stable_hash
 
 # A busy machine is not a failed property, and a commit must not fail on another commit's luck.
@@ -258,3 +260,12 @@ def _tuning(tuned: WeightsRecord) -> Tuning:
         template_hash="5e" * 8,
         tuned=tuned,
     )
+
+
+@pytest.fixture(scope="session")
+def isolated() -> None:
+    """Skips what runs untrusted code where it cannot be isolated."""
+    try:
+        require_sandbox()
+    except UserError as error:
+        pytest.skip(str(error))
