@@ -23,6 +23,7 @@ def main() -> NoReturn:
     """Reads the job and does it; never returns."""
     sys.path.pop()  # the place of this package
     sys.dont_write_bytecode = True
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process is safe from signals that it does not handle
     job = Job(**json.loads(sys.stdin.buffer.read()))
     user = os.getuid()
     machine = os.uname().machine
@@ -76,7 +77,8 @@ def _supervise(job: Job, user: int, machine: str) -> int:
 
 def _confine(job: Job, user: int, machine: str) -> None:
     """Sets the limits and takes the privileges of this process."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.close(0)
+    os.open(os.devnull, os.O_RDONLY)
     os.environ.update(HOME=os.getcwd(), TMPDIR=os.getcwd())
     try:
         for name, value in job.limits.items():

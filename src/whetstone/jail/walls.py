@@ -45,12 +45,13 @@ def _leave_namespaces() -> None:
     if mapper == 0:
         os.close(ready)
         os.read(unshared, 1)
-        more = f"\n{NOBODY} {NOBODY} 1" if user == 0 else ""
+        # An ordinary user can map himself only: as nobody, so that root does not exist in there.
+        name, more = (0, f"\n{NOBODY} {NOBODY} 1") if user == 0 else (NOBODY, "")
         try:
             if user != 0:
                 _write(f"/proc/{process}/setgroups", "deny")
-            _write(f"/proc/{process}/uid_map", f"0 {user} 1{more}")
-            _write(f"/proc/{process}/gid_map", f"0 {group} 1{more}")
+            _write(f"/proc/{process}/uid_map", f"{name} {user} 1{more}")
+            _write(f"/proc/{process}/gid_map", f"{name} {group} 1{more}")
         except OSError:
             os._exit(FAILED)
         os._exit(0)
