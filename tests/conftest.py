@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from whetstone.data.example import Example, Message
 from whetstone.data_section import Data, GrammarSource
+from whetstone.errors import UserError
 from whetstone.evaluate.evidence import data_hash
 from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, FEW_SHOT, TUNED, Sample
 from whetstone.evaluate.sanity import SANITY_FILE
@@ -22,6 +23,7 @@ from whetstone.files import write_json
 from whetstone.judge_section import ExtraArm, Judge, MustImprove, MustNotRegress
 from whetstone.model_section import Model
 from whetstone.run import ArmRecord, DataRecord, Hardware, Judgement, Manifest, Run, SuiteRecord, Tuning, WeightsRecord
+from whetstone.sandbox import require_sandbox
 
 # A busy machine is not a failed property, and a commit must not fail on another commit's luck.
 settings.register_profile(
@@ -355,3 +357,12 @@ def _tuning(tuned: WeightsRecord) -> Tuning:
         template_hash="5e" * 8,
         tuned=tuned,
     )
+
+
+@pytest.fixture(scope="session")
+def isolated() -> None:
+    """Skips what runs untrusted code where it cannot be isolated."""
+    try:
+        require_sandbox()
+    except UserError as error:
+        pytest.skip(str(error))

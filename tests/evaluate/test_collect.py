@@ -239,3 +239,17 @@ def test_the_asking_stops_when_the_answers_decide(tmp_path: Path, template: Temp
     again = [generator(BASE, Echo()), generator(TUNED, engine := Echo())]
     collect(prompts, again, template, GENERATION, tmp_path, lambda done, total: None, certain)
     assert engine.batches == []
+
+
+@pytest.mark.usefixtures("isolated")
+def test_code_is_run_and_its_outcome_stands_in_the_row(tmp_path: Path, template: Template) -> None:
+    tests = "assert double(2) == 4"
+    right, wrong = "def double(x):\n    return 2 * x", "def double(x):\n    return x"
+    examples = [
+        Example(f"e{n}", (Message("user", "word 1"),), (), code, f"g{n}", tests=tests)
+        for n, code in enumerate((right, wrong, "no code ("))
+    ]
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(e.as_row()) + "\n" for e in examples))
+    copy_input(render_prompts(examples, template), "j", tmp_path)
+    evidence = load_evidence(tmp_path, ARMS, [metric("passes_tests")])
+    assert evidence.scores("copy-input", metric("passes_tests")).tolist() == [1, 0, 0]

@@ -17,9 +17,9 @@ from rapidfuzz import fuzz
 import whetstone
 from whetstone.data.example import normalised
 from whetstone.data.requirements import Requirements
+from whetstone.data.tests import code_of
 from whetstone.errors import UserError
 from whetstone.sandbox import run_python
-from whetstone.train.rewards import code_of
 from whetstone.yaml_source import YamlSource
 
 Case = dict[str, Any]

@@ -114,6 +114,6 @@ def _conclusion(path: Path, audited: "Audit") -> str:
     if not audited.claims:
         return f"{path}: no claim was found"
     return (
-        f"{path}: {audited.claims:,} claims, {audited.flagged:,} flagged, {audited.supported:,} supported by the report's "
-        f"own numbers, {audited.unchecked:,} that cannot be checked"
+        f"{path}: {audited.claims:,} claims, {audited.flagged:,} flagged, {audited.supported:,} supported by the "
+        f"report's own numbers, {audited.unchecked:,} that cannot be checked"
     )

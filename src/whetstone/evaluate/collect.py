@@ -19,6 +19,7 @@ from whetstone.data.example import Example, Message
 from whetstone.data.template import Template, prompt_hash
 from whetstone.engine.api import Completion, Request, Sampling
 from whetstone.errors import UserError
+from whetstone.evaluate.executed import run_answers
 from whetstone.evaluate.few_shot import with_shots
 from whetstone.evaluate.sample import COPY_INPUT, Sample
 from whetstone.files import read_jsonl, write_jsonl
@@ -113,6 +114,7 @@ def repeated(prompts: Sequence[Prompt], times: int) -> list[Prompt]:
 
 def copy_input(prompts: Sequence[Prompt], judgement: str, folder: Path) -> None:
     """Writes the arm that answers with the input: what doing nothing would score."""
+    executed = run_answers([prompt.example for prompt in prompts], [prompt.example.source for prompt in prompts])
     rows = [
         Sample(
             example=prompt.example.id,
@@ -124,8 +126,9 @@ def copy_input(prompts: Sequence[Prompt], judgement: str, folder: Path) -> None:
             token_ids=(),
             finish_reason="stop",
             repeat=prompt.repeat,
+            measured=tests.measured,
         )
-        for prompt in prompts
+        for prompt, tests in zip(prompts, executed, strict=True)
     ]
     write_jsonl(folder / f"{COPY_INPUT}.jsonl", (row.as_row() for row in rows))
 
@@ -205,6 +208,9 @@ def _answer(
     completions = generator.engine.generate(requests)
     memory_bytes = None if generator.device is None else peak_memory_bytes(generator.device)
     began_s = min(completion.timing.queued_s for completion in completions)
+    own = generator.prompts is not None
+    texts = [one.text.strip() if own else template.decode(one.token_ids) for one in completions]
+    executed = run_answers([prompt.example for prompt in prompts], texts)
     return [
         Sample(
             example=prompt.example.id,
@@ -212,7 +218,7 @@ def _answer(
             judgement=generator.judgement,
             prompt_hash=prompt.hash,
             prompt_tokens=len(prompt.token_ids) or completion.usage.prompt_tokens,
-            text=template.decode(completion.token_ids) if generator.prompts is None else completion.text.strip(),
+            text=text,
             token_ids=completion.token_ids,
             finish_reason=_ended(completion, prompt, generator.arm),
             seed=request.seed if request.sampling.temperature > 0 else None,
@@ -222,8 +228,11 @@ def _answer(
             memory_bytes=memory_bytes,
             counted_tokens=None if completion.token_ids else completion.usage.new_tokens or None,
             repeat=prompt.repeat,
+            measured=tests.measured,
         )
-        for prompt, request, completion in zip(prompts, requests, completions, strict=True)
+        for prompt, request, completion, text, tests in zip(
+            prompts, requests, completions, texts, executed, strict=True
+        )
     ]
 
 

@@ -12,6 +12,7 @@ from whetstone.evaluate.evidence import data_hash
 from whetstone.evaluate.suite import Suite, held_out, load_suite
 from whetstone.judge_section import HELD_OUT, Judge
 from whetstone.run import SuiteRecord
+from whetstone.sandbox import require_sandbox
 from whetstone.section import stable_hash
 
 __all__ = ["Questions", "ask_all", "refuse_beyond_context"]
@@ -63,9 +64,12 @@ def ask_all(splits: Splits, judge: Judge, template: Template, context: int) -> l
         context: How many tokens the base takes.
 
     Raises:
-        UserError: A suite cannot be read, or a question and its answer do not fit into the context.
+        UserError: A suite cannot be read, a question and its answer do not fit into the context, or answers are code
+            that cannot be run safely here.
     """
     suites = [held_out(splits, judge), *(load_suite(origin, judge) for origin in judge.suites)]
+    if any(example.tests is not None for suite in suites for example in suite.examples):
+        require_sandbox()
     return [_ask(suite, judge, template, context) for suite in suites]
 
 
