@@ -40,10 +40,10 @@ def money(differences: list[list[float]], planned_sizes: list[int], null: float,
 @pytest.mark.parametrize("margin", [None, 0.1])
 def test_money_equals_betting_group_by_group(margin: float | None) -> None:
     random = np.random.default_rng(0)
-    sizes = random.integers(1, 4, 12).tolist()
-    groups = np.repeat(np.arange(12), sizes)
+    sizes = random.integers(1, 4, 80).tolist()
+    groups = np.repeat(np.arange(80), sizes)
     baseline, candidate = random.random((2, len(groups)))
-    differences = [(candidate - baseline)[groups == group].tolist() for group in range(12)]
+    differences = [(candidate - baseline)[groups == group].tolist() for group in range(80)]
     decision = sequential_decision(baseline, candidate, groups, alpha=0.1, margin=margin)
     course = money(differences, sizes, -(margin or 0.0), 0.1)
     assert decision.e_better == pytest.approx(max(1.0, *course))

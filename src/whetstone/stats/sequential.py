@@ -72,7 +72,10 @@ def sequential_decision(
 ) -> SequentialDecision:
     """Decide by the rows so far, with an error rate that holds however often it is called.
 
-    Measured (`docs/calibration.md`), 2000 worlds of 300 to 400 examples each, looking every 20 rows: MEASURED.
+    Measured (`docs/calibration.md`) over 2000 worlds of 300 to 400 examples each, at alpha 0.05: base against base is
+    called better or worse in 2% to 4%; at twice the minimum detectable effect 33% to 40% of the rows are read, and at
+    a fifth of alpha 45% to 55%; a loss of the margin passes in 1.5% to 2% (of 2.5%). A look takes a millisecond, and
+    four seconds at a million rows.
 
     Args:
         baseline: One score a row, for the first rows; NaN where the row has none.
