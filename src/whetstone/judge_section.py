@@ -225,7 +225,7 @@ class Judge(Section):
     graders: tuple[Grader, ...] = ()
     """Models that compare the tuned arm's answers with the base's, where a metric list or gate names ``preferred``."""
     stop_early: bool = False
-    """Answer in rounds, and stop when no further answer could change the verdict; see docs/statistics.md."""
+    """Answer in rounds, and stop when no further answer could change the verdict; see docs/judging.md."""
     arms: tuple[ExtraArm, ...] = ()
     """Models that are measured beside the others: quantised, merged or served variants, or any others."""
 

@@ -1,7 +1,8 @@
 """Gates that are decided in rounds: after any number of answers, with an error rate that holds however often one looks.
 
-The alpha of the rule is divided among its statistical gates (Bonferroni), because Holm's steps need all p values at one
-moment, and there is none.
+A fifth of alpha is for looks before the end, and is divided among the statistical gates (Bonferroni), because Holm's steps
+need all p values at one moment, and there is none. Where the looks decide nothing, all answers are tested as usual with
+the four fifths that are left; docs/calibration.md has what that costs and saves.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,9 @@ from whetstone.evaluate.sample import ARMS, TUNED
 from whetstone.judge_section import Judge, MustImprove, MustNotRegress
 from whetstone.run import Run, SuiteRecord
 from whetstone.stats.comparison import compare_arms
-from whetstone.stats.sequential import SequentialDecision, sequential_decision
+from whetstone.stats.sequential import EARLY_SHARE, SequentialDecision, sequential_decision
 from whetstone.verdict.gate import Gate, State, amount, bounds, difference
-from whetstone.verdict.statistical import gate_name, without_evidence
+from whetstone.verdict.statistical import gate_name, statistical_gates, without_evidence
 
 __all__ = ["is_certain", "refuse_unbounded", "round_gates"]
 
@@ -61,7 +62,9 @@ def round_gates(evidence: Mapping[str, Evidence], judge: Judge) -> list[Gate]:
         evidence: By suite.
         judge: The frozen rule.
     """
-    return [_gate(evidence, rule, judge) for rule in judge.rules()]
+    left = judge.model_copy(update={"confidence": 1 - (1 - judge.confidence) * (1 - EARLY_SHARE)})
+    at_the_end = statistical_gates(evidence, left)
+    return [_gate(evidence, rule, judge, last) for rule, last in zip(judge.rules(), at_the_end, strict=True)]
 
 
 def _records(run: Run) -> tuple[SuiteRecord, ...]:
@@ -78,32 +81,38 @@ def _decision(evidence: Evidence, rule: Rule, judge: Judge) -> SequentialDecisio
         sign * evidence.scores(rule.over, judged),
         sign * evidence.scores(TUNED, judged),
         evidence.planned_groups,
-        alpha=(1 - judge.confidence) / len(judge.rules()),
+        alpha=_alpha(judge),
         margin=rule.margin if isinstance(rule, MustNotRegress) else None,
     )
 
 
-def _gate(evidence: Mapping[str, Evidence], rule: Rule, judge: Judge) -> Gate:
+def _alpha(judge: Judge) -> float:
+    """What one gate may spend on looks before the end."""
+    return (1 - judge.confidence) * EARLY_SHARE / len(judge.rules())
+
+
+def _gate(evidence: Mapping[str, Evidence], rule: Rule, judge: Judge, at_the_end: Gate) -> Gate:
     suite = evidence.get(rule.suite)
     found = None if suite is None else _decision(suite, rule, judge)
     if suite is None or found is None:
         return without_evidence(rule, evidence)
+    if found.state == "open" and suite.count == len(suite.planned_groups):
+        return at_the_end
     judged = metric(rule.metric)
     comparison = compare_arms(suite, judged, rule.over, TUNED, confidence=judge.confidence, tests=len(judge.rules()))
     if comparison is None:
         return without_evidence(rule, evidence)
     paired, unit = comparison.paired, judged.unit
     low, high = (found.low, found.high) if comparison.sign > 0 else (-found.high, -found.low)
-    level = 1 - (1 - judge.confidence) / len(judge.rules())
     reason = (
         f"{amount(paired.candidate_mean, unit)} against {amount(paired.baseline_mean, unit)} on n = {paired.n} of "
         f"{len(suite.planned_groups)}: difference {difference(paired.difference, unit, sign='+')}; after any number of "
-        f"answers {bounds(low, high, unit)} at {level:.1%}."
+        f"answers {bounds(low, high, unit)} at {1 - _alpha(judge):.1%}."
     )
     states: dict[str, State] = {"better": "passed", "worse": "failed", "open": "open"}
     remedies = {
         "better": "",
         "worse": "More examples will not help: change the data or the recipe.",
-        "open": "All planned answers leave it open: plan more examples, or judge them at once (stop_early: false).",
+        "open": "Not all examples are answered; call 'whet compare' to go on.",
     }
     return Gate(gate_name(rule), states[found.state], reason, comparison, None, remedies[found.state])
