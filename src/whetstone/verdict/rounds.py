@@ -1,6 +1,6 @@
 """Gates that are decided in rounds: after any number of answers, with an error rate that holds however often one looks.
 
-A fifth of alpha is for looks before the end, and is divided among the statistical gates (Bonferroni), because Holm's steps
+A fifth of alpha is for looks before the end, divided among the statistical gates (Bonferroni), because Holm's steps
 need all p values at one moment, and there is none. Where the looks decide nothing, all answers are tested as usual with
 the four fifths that are left; docs/calibration.md has what that costs and saves.
 """
