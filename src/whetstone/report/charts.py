@@ -19,7 +19,7 @@ from whetstone.stats.comparison import Comparison
 if TYPE_CHECKING:
     import altair
 
-__all__ = ["forest_svg", "standalone", "training_svg"]
+__all__ = ["forest_svg", "standalone", "svg_of", "training_svg"]
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _PLOT_WIDTH = 380
@@ -43,7 +43,7 @@ def forest_svg(summary: Summary) -> str | None:
         rows = [_forest_row(label, one, one.comparison) for label, one in effects if one.comparison is not None]
         if rows:
             panels.append(_forest_panel(rows, title, forest))
-    return _svg(altair.vconcat(*panels, spacing=28)) if panels else None
+    return svg_of(altair.vconcat(*panels, spacing=28)) if panels else None
 
 
 def training_svg(summary: Summary, *, width: int, height: int) -> str | None:
@@ -59,7 +59,7 @@ def training_svg(summary: Summary, *, width: int, height: int) -> str | None:
         *_curve("validation_loss", "validation", title, colour="var(--open)", label_offset=-6),
     ]
     data = altair.Data(values=list(summary.losses))
-    return _svg(altair.layer(*layers, data=data).properties(width=width, height=height))
+    return svg_of(altair.layer(*layers, data=data).properties(width=width, height=height))
 
 
 def standalone(svg: str) -> str:
@@ -152,7 +152,8 @@ def _curve(key: str, name: str, title: str, *, colour: str, label_offset: int) -
     ]
 
 
-def _svg(chart: "altair.VConcatChart | altair.LayerChart") -> str:
+def svg_of(chart: "altair.VConcatChart | altair.LayerChart") -> str:
+    """A chart in the look that all charts of the reports have; its colours are CSS variables."""
     import vl_convert
 
     configured = (
