@@ -1,8 +1,9 @@
 """One measured request to a server: the row that a benchmark writes and a service report is computed from."""
 
+import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,7 +80,7 @@ class RequestRow:
             ("end_s", self.end_s),
         ]
         known = [(name, moment) for name, moment in times if moment is not None]
-        for (earlier, first), (later, then) in zip(known, known[1:], strict=False):
+        for (earlier, first), (later, then) in itertools.pairwise(known):
             if then < first:
                 raise ValueError(f"{later} ({then:g}) lies before {earlier} ({first:g})")
         return self

@@ -58,7 +58,7 @@ def lines_svg(lines: Sequence[Line], axes: Axes, *, width: int, height: int) -> 
         return None
     named = len(measured) > 1
     room = round(_LABEL_GAP + _LABEL_PIXELS * max(len(line.name) for line in measured)) if named else 0
-    offsets = _label_offsets(measured, height)
+    offsets = _label_offsets(measured, height, from_zero=axes.from_zero)
     layers = [
         layer
         for line, offset in zip(measured, offsets, strict=True)
@@ -73,7 +73,7 @@ def _layers(line: Line, axes: Axes, offset: float, *, named: bool) -> "list[alta
     values = [{"x": x, "y": y} for x, y in line.points]
     colour = f"var(--{line.colour})"
     chart = altair.Chart(altair.Data(values=values)).encode(
-        x=altair.X("x:Q", title=axes.x, scale=altair.Scale(nice=False), axis=altair.Axis(grid=False, tickCount=4)),
+        x=altair.X("x:Q", title=axes.x, scale=altair.Scale(nice=False), axis=altair.Axis(grid=False, tickCount=3)),
         y=altair.Y(
             "y:Q",
             title=axes.y,
@@ -90,9 +90,9 @@ def _layers(line: Line, axes: Axes, offset: float, *, named: bool) -> "list[alta
     return layers
 
 
-def _label_offsets(lines: Sequence[Line], height: int) -> list[float]:
+def _label_offsets(lines: Sequence[Line], height: int, *, from_zero: bool) -> list[float]:
     """How far each name is moved from the end of its line, so that no two names stand on each other."""
-    values = [y for line in lines for _, y in line.points]
+    values = [y for line in lines for _, y in line.points] + ([0.0] if from_zero else [])
     extent = (max(values) - min(values)) or 1.0
     ends = [(max(values) - line.points[-1][1]) / extent * height for line in lines]
     order = sorted(range(len(lines)), key=lambda index: ends[index])

@@ -9,7 +9,7 @@ from whetstone.report.kinds.training.schema import Row, TrainingReport
 __all__ = ["CHARTS", "Chart", "draw_loss", "draw_small"]
 
 _STEP = "Optimiser step"
-_SMALL = (250, 150)
+_SMALL = (330, 160)
 _GIB = 1024**3
 
 
@@ -85,8 +85,8 @@ CHARTS = (
     ),
     Chart(
         "load",
-        "Load",
-        "percent (process: of one core)",
+        "Load (of the process: in percent of one core)",
+        "percent",
         (
             Series("process", lambda row: row.cpu_percent),
             Series("machine", lambda row: row.system_cpu_percent, "open"),

@@ -1,7 +1,7 @@
 """What to do about a training: rules over its rows, each of which names the numbers that it rests on.
 
-Notable: a rule that lacks what it looks at says nothing. Thresholds are conventions, not tests; where a rule speaks of a
-trend, it gives the interval of the slope.
+Notable: a rule that lacks what it looks at says nothing. Thresholds are conventions, not tests; where a rule speaks of
+a trend, it gives the interval of the slope.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -35,7 +35,7 @@ __all__ = [
     "WatchedPrompt",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
 
 class Row(Part):

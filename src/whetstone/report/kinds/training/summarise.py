@@ -152,18 +152,28 @@ def _readings(rows: Sequence[Row], sensor: str) -> Readings | None:
 
 
 def _settings(manifest: Manifest) -> Iterator[AskedAndUsed]:
-    tune, model, used = manifest.experiment.tune, manifest.experiment.model, manifest.settings
+    tune, used = manifest.experiment.tune, manifest.settings
     yes = {True: "yes", False: "no"}
-    asked_and_used = (
-        ("precision of products", tune.precision, used and used.precision),
-        ("weights", model.dtype, used and used.weights + (" over a base in NF4" if used.quantised else "")),
-        ("attention", tune.attention, used and used.attention),
-        ("optimiser", tune.optimiser, used and used.optimiser),
-        ("layers compiled", yes[tune.compile], used and yes[used.compiled]),
-        ("activations computed twice", yes[tune.activation_checkpointing], used and yes[used.activation_checkpointing]),
-    )
-    for name, asked, really in asked_and_used:
-        yield AskedAndUsed(name=name, asked=asked, used=really)
+    asked = {
+        "precision of products": tune.precision,
+        "weights": manifest.experiment.model.dtype,
+        "attention": tune.attention,
+        "optimiser": tune.optimiser,
+        "layers compiled": yes[tune.compile],
+        "activations computed twice": yes[tune.activation_checkpointing],
+    }
+    really: dict[str, str] = {}
+    if used is not None:
+        really = {
+            "precision of products": used.precision,
+            "weights": used.weights + (" over a base in NF4" if used.quantised else ""),
+            "attention": used.attention,
+            "optimiser": used.optimiser,
+            "layers compiled": yes[used.compiled],
+            "activations computed twice": yes[used.activation_checkpointing],
+        }
+    for name, value in asked.items():
+        yield AskedAndUsed(name=name, asked=value, used=really.get(name))
 
 
 def _guarded(evidence: Evidence) -> Guarded:

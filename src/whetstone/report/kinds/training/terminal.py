@@ -31,7 +31,9 @@ def print_training(console: Console, report: TrainingReport, page: Path) -> None
     """
     claims = Claims(report.model_dump(mode="json"))
     state = "ended" if report.run.finished else "not ended"
-    console.print(Text.assemble(("TRAINING", "bold"), f"  {report.run.name}  ", (f"{report.run.method}, {state}", "dim")))
+    console.print(
+        Text.assemble(("TRAINING", "bold"), f"  {report.run.name}  ", (f"{report.run.method}, {state}", "dim"))
+    )
     for label, values, said in _curves(report, claims):
         line = Text.assemble((f"{label:<{_LABEL_CELLS}}", "bold"))
         width = console.width - _LABEL_CELLS - len(said) - 2
@@ -49,11 +51,17 @@ def print_training(console: Console, report: TrainingReport, page: Path) -> None
 
 def _curves(report: TrainingReport, claims: Claims) -> Iterator[tuple[str, list[float], str]]:
     rows = report.rows or ()
-    loss, validation = claims.text("loss.last.value", written.decimal), claims.text("validation.last.value", written.decimal)
+    loss, validation = (
+        claims.text("loss.last.value", written.decimal),
+        claims.text("validation.last.value", written.decimal),
+    )
     if report.loss is not None:
         loss = f"{claims.text('loss.first.value', written.decimal)} to {loss}"
     if report.validation is not None:
-        best, step = claims.text("validation.best.value", written.decimal), claims.text("validation.best.step", written.count)
+        best, step = (
+            claims.text("validation.best.value", written.decimal),
+            claims.text("validation.best.step", written.count),
+        )
         validation = f"{validation}, best {best} at step {step}"
     rate = claims.text("progress.tokens_per_s", written.rate)
     yield "loss", [row.loss for row in rows if row.loss is not None], loss
@@ -87,7 +95,12 @@ def _data(report: TrainingReport, claims: Claims) -> str:
     parts = report.check.parts if report.check else ()
     counts = [f"{part.part} {claims.text(f'check.parts.{i}.rows', written.count)} rows" for i, part in enumerate(parts)]
     findings = report.check.findings if report.check else ()
-    kinds = [f"{severity} {found.code}" for severity in ("error", "warning") for found in findings if found.severity == severity]
+    kinds = [
+        f"{severity} {found.code}"
+        for severity in ("error", "warning")
+        for found in findings
+        if found.severity == severity
+    ]
     return ", ".join(counts) + "; " + (", ".join(kinds) if kinds else "no error, no warning")
 
 
