@@ -46,7 +46,7 @@ __all__ = [
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "numpy", "scipy", "statsmodels")
 
 
-_FILES = {".lock", "check.json", "metrics.jsonl", "watch.jsonl"}
+_FILES = {".lock", "check.json", "metrics.jsonl", "requests.jsonl", "watch.jsonl"}
 _OURS = _FILES | {"adapter", "model", "merged", "base", "checkpoints", "track", "samples", "report"}
 
 
@@ -322,6 +322,11 @@ class Run:
     def check_path(self) -> Path:
         """What was found in the data before training."""
         return self.path / "check.json"
+
+    @property
+    def requests_path(self) -> Path:
+        """Requests that were measured while the tuned model was served, where that was done."""
+        return self.path / "requests.jsonl"
 
     @property
     def samples(self) -> Path:

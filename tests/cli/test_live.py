@@ -1,19 +1,16 @@
 """What a person sees of a training, at the usual widths."""
 
 import io
-import math
 import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from whetstone.cli.live import TrainingView, live_training, sparkline
+from whetstone.cli.live import TrainingView, live_training
 from whetstone.train.recorder import StepMetrics
 from whetstone.train.sample_answers import SampleAnswer
 
@@ -148,18 +145,6 @@ def test_wide_characters_stay_inside_the_line() -> None:
     view.metrics(row(4))
     view.sample(answer(4, prompt="東京" * 100, answer="東京" * 100))
     assert "東京" in drawn(view, 80)
-
-
-@given(st.lists(st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf]), max_size=300), st.integers(1, 120))
-def test_a_sparkline_has_a_column_for_each_value_that_fits(values: list[float], width: int) -> None:
-    assert len(sparkline(values, width)) == min(width, len(values))
-
-
-def test_a_sparkline_draws_the_shape() -> None:
-    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 8) == "▁▂▃▄▅▆▇█"
-    assert sparkline([8, 6, 3, 5, 0, 0], 3) == "█▅▁"
-    assert sparkline([1, math.nan, 2], 3) == "▁ █"
-    assert sparkline([3, 3], 5) == "▁▁"
 
 
 def test_without_a_terminal_a_plain_line_each_tenth() -> None:

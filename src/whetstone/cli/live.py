@@ -1,6 +1,5 @@
 """A training as it is seen on a terminal: how far, how well, how fast, how warm, and what the model says by now."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from whetstone.report.format import byte_size, count, decimal, duration, one_line, rate
+from whetstone.report.sparkline import sparkline
 
 if TYPE_CHECKING:
     from whetstone.train.recorder import StepMetrics
     from whetstone.train.sample_answers import SampleAnswer
 
-__all__ = ["TrainingView", "live_training", "sparkline"]
+__all__ = ["TrainingView", "live_training"]
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _PAIR_COLUMNS = 40
 """Columns of a label with its value; as many pairs stand side by side as fit."""
 _PACE_ROWS = 10
@@ -143,29 +142,6 @@ class TrainingView:
             "GPU power": _shown(last.gpu_power_w, "{:.0f} W".format),
         }
         return {label: value for label, value in values.items() if value}
-
-
-def sparkline(values: Sequence[float], width: int) -> str:
-    """Draws numbers as blocks between their least and their greatest.
-
-    Args:
-        values: In their order; what is not finite leaves a gap.
-        width: At most so many columns; of more values, neighbours are averaged.
-    """
-    columns = min(width, len(values))
-    means = []
-    for column in range(columns):
-        part = values[column * len(values) // columns : (column + 1) * len(values) // columns]
-        finite = [value for value in part if math.isfinite(value)]
-        means.append(sum(finite) / len(finite) if finite else None)
-    known = [mean for mean in means if mean is not None]
-    if not known:
-        return " " * columns
-    least, extent = min(known), max(known) - min(known)
-    top = len(_BLOCKS) - 1
-    return "".join(
-        " " if mean is None else _BLOCKS[round((mean - least) / extent * top) if extent else 0] for mean in means
-    )
 
 
 def _tenth(metrics: "StepMetrics") -> int:
