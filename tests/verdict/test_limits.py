@@ -1,33 +1,47 @@
 """Limits and retention: passed only when the interval lies within the bound, failed only when it lies beyond it."""
 
-import numpy as np
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
-from scipy import stats
 
-from whetstone.judge_section import RetentionGate
-from whetstone.run import RetentionRecord
-from whetstone.verdict.limits import quantile_of, retention_gates
-
-
-@pytest.mark.parametrize("share", [0.5, 0.95])
-@pytest.mark.parametrize("n", [60, 150, 400])
-def test_the_interval_of_a_quantile_covers_it(share: float, n: int) -> None:
-    generator = np.random.default_rng(n)
-    truth = stats.expon.ppf(share)
-    covered = bounded = 0
-    for _ in range(600):
-        found = quantile_of(generator.exponential(size=n), share, 0.95)
-        bounded += found.high is not None
-        covered += (found.low is None or found.low <= truth) and (found.high is None or truth <= found.high)
-    assert covered / 600 > 0.93
-    # The largest of n values lies above the quantile with probability 1 - share ** n.
-    assert bounded == (600 if share**n < 0.025 else 0)
+from whetstone.judge_section import Limit, RetentionGate
+from whetstone.report.summary import summarise
+from whetstone.run import RetentionRecord, Run
+from whetstone.verdict.gate import Gate
+from whetstone.verdict.limits import retention_gates
 
 
-def test_few_values_have_no_bound() -> None:
-    found = quantile_of(np.arange(10.0), 0.95, 0.95)
-    assert (found.high, found.n) == (None, 10)
-    assert quantile_of(np.arange(10.0), 0.5, 0.95).low is not None
+@pytest.fixture
+def gates(make_run: Callable[..., Run], tmp_path: Path) -> Callable[..., list[Gate]]:
+    """The limits of a rule on a synthetic run in batches of 32."""
+    run = make_run(tmp_path / "run", n=300)
+
+    def apply(*limits: Limit) -> list[Gate]:
+        judge = run.manifest().experiment.judge.model_copy(update={"limits": limits})
+        return list(summarise(run, judge).verdict.gates[-len(limits) :])
+
+    return apply
+
+
+def test_a_limit_is_held_against_the_interval(gates: Callable[..., list[Gate]]) -> None:
+    found = gates(
+        Limit(measure="latency_p50_s", at_most=60.0),
+        Limit(measure="latency_p50_s", at_most=0.001),
+        Limit(measure="first_token_p50_s", at_most_times_base=1.5),
+        Limit(measure="first_token_p50_s", at_most_times_base=1.0),
+        Limit(measure="memory_bytes", at_most=2e9),
+        Limit(measure="memory_bytes", at_most_times_base=0.5),
+    )
+    assert [gate.state for gate in found] == ["passed", "failed", "passed", "open", "passed", "failed"]
+    assert "over n = 300" in found[0].reason
+    assert all(bool(gate.remedy) == (gate.state != "passed") for gate in found)
+
+
+def test_a_percentile_of_few_batches_is_not_measured(gates: Callable[..., list[Gate]]) -> None:
+    (gate,) = gates(Limit(measure="latency_p95_s", at_most=60.0))
+    assert gate.state == "open"
+    assert "it takes 72 of them" in gate.reason
 
 
 def record(difference: float, spread: float | None) -> RetentionRecord:

@@ -1,7 +1,7 @@
 """The gates on what the tuned arm takes, and on what it forgot.
 
-A quantile has the interval of its order statistics (David and Nagaraja 2003, Order Statistics, section 7.1): it needs
-no distribution, and where there are too few answers for the quantile it has no bound, so the gate stays open.
+Answers of one batch are done at about the same time, so a quantile's interval counts batches, not answers
+(:mod:`whetstone.stats.quantile`); where there are too few for it there is no interval, and the gate stays open.
 """
 
 import math
@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.sample import BASE, TUNED
 from whetstone.judge_section import HELD_OUT, Judge, Limit, RetentionGate
 from whetstone.run import RetentionRecord
+from whetstone.stats.quantile import grouped_quantile
 from whetstone.verdict.gate import Gate, State
 
-__all__ = ["Quantile", "limit_gates", "quantile_of", "retention_gates"]
+__all__ = ["limit_gates", "retention_gates"]
 
 _WORDS = {
     "latency_p50_s": "Median time to the end of an answer",
@@ -29,40 +29,14 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Quantile:
-    """A quantile of what was measured, with the bounds that its order statistics give.
+class _Measured:
+    """What an arm takes; no ends where there is too little for an interval."""
 
-    Attributes:
-        value: The quantile.
-        low: None where there are too few values for a bound.
-        high: As ``low``.
-        n: How many values there are.
-    """
-
-    value: float
+    value: float | None
     low: float | None
     high: float | None
     n: int
-
-
-def quantile_of(values: np.ndarray, share: float, confidence: float) -> Quantile:
-    """The quantile of a sample with a distribution-free interval.
-
-    Args:
-        values: At least one.
-        share: From 0 to 1; 0.95 is the 95th percentile.
-        confidence: Of the interval, both ends together.
-    """
-    ordered, n = np.sort(values), len(values)
-    tail = (1 - confidence) / 2
-    low = int(stats.binom.ppf(tail, n, share))
-    high = int(stats.binom.isf(tail, n, share)) + 1
-    return Quantile(
-        value=float(np.quantile(ordered, share)),
-        low=float(ordered[low - 1]) if low >= 1 else None,
-        high=float(ordered[high - 1]) if high <= n else None,
-        n=n,
-    )
+    needed: int = 1
 
 
 def limit_gates(evidence: Mapping[str, Evidence], judge: Judge) -> list[Gate]:
@@ -78,13 +52,17 @@ def _limit(evidence: Evidence, limit: Limit, confidence: float) -> Gate:
     )
     if tuned is None or (times is not None and base is None):
         return Gate(name, "open", "Not measured.", remedy="Call 'whet compare' to generate what is missing.")
+    for found in (tuned, base) if times is not None else (tuned,):
+        if found is not None and found.value is None:
+            reason = f"Not measured: {found.n} answers came in too few batches; it takes {found.needed} of them."
+            return Gate(name, "open", reason, remedy="Judge more examples, or set judge.generation.batch_size to 1.")
     # Of two uncertain numbers the worse end of one is held against the better end of the other.
     bound_low = bound_high = limit.at_most
     against = ""
     if times is not None and base is not None:
         bound_low, bound_high = (None if end is None else times * end for end in (base.low, base.high))
-        against = f", the base {_written(base.value, limit)} {_ends(base, limit)}"
-    reason = f"{_written(tuned.value, limit)} {_ends(tuned, limit)} over n = {tuned.n}{against}."
+        against = f", the base {_written(base.value or 0, limit)} {_ends(base, limit)}"
+    reason = f"{_written(tuned.value or 0, limit)} {_ends(tuned, limit)} over n = {tuned.n}{against}."
     state: State = "open"
     if tuned.high is not None and bound_low is not None and tuned.high <= bound_low:
         state = "passed"
@@ -98,25 +76,31 @@ def _limit(evidence: Evidence, limit: Limit, confidence: float) -> Gate:
     return Gate(name, state, reason, remedy=remedies[state])
 
 
-def _measured(evidence: Evidence, arm: str, limit: Limit, confidence: float) -> Quantile | None:
+def _measured(evidence: Evidence, arm: str, limit: Limit, confidence: float) -> _Measured | None:
     found = evidence.arms.get(arm)
     if found is None:
         return None
     if limit.measure == "memory_bytes":
         most = float(found.memory_bytes.max(initial=0))
-        return Quantile(most, most, most, len(found.memory_bytes)) if most else None
+        return _Measured(most, most, most, len(found.memory_bytes)) if most else None
     values = found.end_s if limit.measure.startswith("latency") else found.first_token_s
-    values = values[np.isfinite(values)]
-    if not len(values):
+    known = np.isfinite(values)
+    if not known.any():
         return None
-    return quantile_of(values, 0.95 if "p95" in limit.measure else 0.5, confidence)
+    values, batches = values[known], found.batch[known]
+    groups = [values[batches == batch].tolist() for batch in np.unique(batches)]
+    share = 0.95 if "p95" in limit.measure else 0.5
+    taken = grouped_quantile(groups, share, level=confidence)
+    if taken.interval is None:
+        return _Measured(None, None, None, len(values), max(taken.needed, len(groups) + 1))
+    return _Measured(taken.estimate, taken.interval.low, taken.interval.high, len(values))
 
 
 def _written(value: float, limit: Limit) -> str:
     return f"{value / 2**30:.2f} GiB" if limit.measure == "memory_bytes" else f"{value:.3f} s"
 
 
-def _ends(found: Quantile, limit: Limit) -> str:
+def _ends(found: _Measured, limit: Limit) -> str:
     if limit.measure == "memory_bytes":
         return "(the most that was seen)"
     low, high = ("no bound" if end is None else f"{end:.3f}" for end in (found.low, found.high))
