@@ -53,6 +53,8 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
     }
     _make_tiny_models(tmp_path)
     (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": QUESTION}) + "\n")
+    (tmp_path / "gates.yaml").write_text("must_improve: [{metric: exact_match, over: base}]\n")
+    (tmp_path / "their-report.md").write_text("Accuracy rose from 60 % to 70 % (n = 10).\n")
     run = [command for command in COMMANDS if not command.startswith(("whet demo", "whet show demo"))]
     assert len(run) >= 8 and any("chat" in command for command in run)
     for command in run:
@@ -65,7 +67,8 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
             text=True,
             timeout=100,
         )
-        allowed = (0, 1, 3) if "compare" in command else (0,)
+        judges = re.match("whet (compare|audit)", command)
+        allowed = (0, 1, 3) if judges else (0,)
         assert done.returncode in allowed, f"{command}\n{done.stdout}\n{done.stderr}"
         if "chat" in command:
             assert [line for line in done.stdout.splitlines() if line.startswith("──")] == [
@@ -80,6 +83,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path) -> None:
         adapter = tmp_path / "runs" / "grammar-lora" / "adapter"
         if adapter.exists() and not (tmp_path / "their-adapter").exists():
             shutil.copytree(adapter, tmp_path / "their-adapter")
+    assert '<testsuite name="scratch-cpu"' in (tmp_path / "gates.xml").read_text()
     (answer,) = read_jsonl(tmp_path / "answers.jsonl")
     assert answer["finish_reason"] in ("stop", "length") and answer["new_tokens"] > 0
 

@@ -70,5 +70,5 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         read_requests(tmp_path / "requests.jsonl")
     with pytest.raises(UserError, match="no request that counts"):
         read_requests(written(tmp_path / "requests.jsonl", ROW | {"warmup": True}))
-    with pytest.raises(UserError, match="requests.jsonl:2: id: 'a' is there twice"):
+    with pytest.raises(UserError, match=r"requests.jsonl:2: id: 'a' is there twice"):
         read_requests(written(tmp_path / "requests.jsonl", ROW, ROW))

@@ -41,6 +41,7 @@ def test_the_estimate_is_that_of_numpy_and_lies_inside() -> None:
     for share in (0.5, 0.9, 0.99):
         found = quantile(values, share)
         assert found.interval is not None
+        assert found.estimate is not None
         assert found.estimate == pytest.approx(np.quantile(values, share))
         assert found.interval.low <= found.estimate <= found.interval.high
 
@@ -80,7 +81,8 @@ def test_groups_count_and_not_their_values() -> None:
 def test_an_interval_that_would_leave_the_sample_is_refused_with_the_n_it_needs() -> None:
     groups = [[1000.0 * i + j for j in range(50 if i < 34 else 95)] for i in range(36)]
     found = grouped_quantile(groups, 0.9)
-    assert found.estimate is found.interval is None
+    assert found.estimate is None
+    assert found.interval is None
     assert found.needed > 36
 
 

@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from whetstone.errors import UserError
 from whetstone.stats.paired import Interval
 
-__all__ = ["Quantile", "grouped_quantile", "quantile", "values_needed"]
+__all__ = ["Quantile", "Values", "grouped_quantile", "quantile", "values_needed"]
+
+
+Values = Sequence[float] | npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def values_needed(share: float, level: float = 0.95) -> int:
     return math.ceil(math.log((1 - level) / 2) / math.log(max(share, 1 - share)))
 
 
-def quantile(values: Sequence[float], share: float, *, level: float = 0.95) -> Quantile:
+def quantile(values: Values, share: float, *, level: float = 0.95) -> Quantile:
     """Estimates a quantile of independent values, with the equal-tailed interval of order statistics.
 
     How many of n values lie below the quantile is binomial, whatever their distribution; the interval runs from the
@@ -86,7 +90,7 @@ def quantile(values: Sequence[float], share: float, *, level: float = 0.95) -> Q
     return Quantile(share, n, needed, float(np.quantile(ordered, share)), interval)
 
 
-def grouped_quantile(groups: Sequence[Sequence[float]], share: float, *, level: float = 0.95) -> Quantile:
+def grouped_quantile(groups: Sequence[Values], share: float, *, level: float = 0.95) -> Quantile:
     """Estimates a quantile of values that are alike within groups, such as the gaps between the tokens of a request.
 
     Woodruff's interval: the share of values at or below the estimate gets a confidence interval whose variance is

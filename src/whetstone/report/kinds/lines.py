@@ -52,6 +52,7 @@ def lines_svg(lines: Sequence[Line], axes: Axes, *, width: int, height: int) -> 
         height: Of the plot.
     """
     import altair
+    from altair.utils.schemapi import debug_mode
 
     measured = [line for line in lines if line.points]
     if not measured:
@@ -59,12 +60,14 @@ def lines_svg(lines: Sequence[Line], axes: Axes, *, width: int, height: int) -> 
     named = len(measured) > 1
     room = round(_LABEL_GAP + _LABEL_PIXELS * max(len(line.name) for line in measured)) if named else 0
     offsets = _label_offsets(measured, height, from_zero=axes.from_zero)
-    layers = [
-        layer
-        for line, offset in zip(measured, offsets, strict=True)
-        for layer in _layers(line, axes, offset, named=named)
-    ]
-    return svg_of(altair.layer(*layers).properties(width=width - room, height=height))
+    # Altair checks each part against the schema of Vega-Lite, which takes several times as long as drawing.
+    with debug_mode(False):
+        layers = [
+            layer
+            for line, offset in zip(measured, offsets, strict=True)
+            for layer in _layers(line, axes, offset, named=named)
+        ]
+        return svg_of(altair.layer(*layers).properties(width=width - room, height=height))
 
 
 def _layers(line: Line, axes: Axes, offset: float, *, named: bool) -> "list[altair.Chart]":
