@@ -38,6 +38,7 @@ def test_of_nothing(text: str) -> None:
         "Use a 10 % higher learning rate.",
         "It was trained on 3x more data.",
         "The base is at 1.0x speed-up.",
+        'It answered: "Our method is 42 % better."',
         "It is 100-1000x faster.",
         "In 70 % of cases the model answers.",
     ],

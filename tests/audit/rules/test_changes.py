@@ -70,6 +70,7 @@ def test_wrong_direction(text: str) -> None:
         "The rank went from 8 to 16, which is 0.5 % more memory.",
         "Latency at p95 went up from 1.1 s to 1.3 s, 18 % slower.",
         "Version 3.2 to 3.4 is 20 % faster.",
+        "A 30x speed-up (0.42 → 12+ tokens/s).",
         "From ~24 GB to ~18 GB (about 25 % less).",
         row("840 ms", "610 ms", "27 %"),
         row("840 ms", "610 ms", "38 %"),

@@ -42,7 +42,8 @@ def test_known_models_to_the_last_parameter(shape: Shape, reading: str, count: i
         "Hidden size 256, 2 layers, a vocabulary of 2,048 and ffn size 1024: 2.8M parameters.",
         '```json\n{"hidden_size": 768, "num_hidden_layers": 12, "vocab_size": 50257,\n"intermediate_size": 3072}\n```\n'
         "It has 350M parameters.",
-        "| Model | Dim | Layers | Vocabulary | FFN | Params |\n|--|--|--|--|--|--|\n| S | 256 | 2 | 2048 | 1024 | 2.8M |",
+        "| Model | Dim | Layers | Vocabulary | FFN | Params |\n|--|--|--|--|--|--|\n"
+        "| Small | 256 | 2 | 2048 | 1024 | 2.8M |",
     ],
 )
 def test_counts_outside_all_readings(text: str) -> None:

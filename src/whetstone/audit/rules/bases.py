@@ -115,6 +115,7 @@ def _is_own_result(passage: Passage, change: Change) -> bool:
     return (
         change.number.top == change.number.value
         and not _is_none(change.number)
+        and not _is_quoted(text, change.start)
         and _BASED.search(text[max(0, change.start - _WIDEST) : change.start]) is None
         and _BASED.search(text[change.end : change.end + _WIDEST]) is None
         and _LOOSE.search(text[change.start : change.end]) is None
@@ -124,6 +125,12 @@ def _is_own_result(passage: Passage, change: Change) -> bool:
         and not says(SETTING, around)
         and _OF_SETTINGS.match(text[change.end :].lstrip()) is None
     )
+
+
+def _is_quoted(text: str, start: int) -> bool:
+    """Whether somebody else's words are repeated."""
+    before = text[:start]
+    return before.count('"') % 2 == 1 or before.count("“") > before.count("”")
 
 
 def _is_wished(section: Section, text: str) -> bool:
