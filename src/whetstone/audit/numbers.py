@@ -45,7 +45,7 @@ _SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _SCALE_WORDS = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
 _ALTERNATIVES = "|".join(f"(?P<u{at}>{pattern})" for at, (pattern, _, _) in enumerate(_UNITS))
 _NUMBER = re.compile(
-    rf"(?:(?:(?P<about>{_ABOUT})|(?P<least>{_LEAST})|(?P<most>{_MOST}))\s?)?"
+    rf"(?:(?:(?P<about>(?i:{_ABOUT}))|(?P<least>(?i:{_LEAST}))|(?P<most>(?i:{_MOST})))\s?)?"
     r"(?:(?<![\w)\]%.,/:@#])(?P<sign>[+±-])|(?<![\w.,/@#^-])(?<![0-9]:)|(?<=→)|(?<=\|))"
     r"(?P<money>[$€£])?"
     rf"(?P<first>{_DIGITS})(?P<exponent>e[+-]?[0-9]{{1,2}}\b)?"
@@ -123,7 +123,7 @@ class Number:
 
     @property
     def _slack(self) -> float:
-        return _ROUGHLY if self.bound else 0.0
+        return _ROUGHLY if self.bound == "about" else 0.0
 
 
 @dataclass(frozen=True, slots=True)

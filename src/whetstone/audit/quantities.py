@@ -38,11 +38,11 @@ def name_patterns(names: Mapping[str, str]) -> NamePatterns:
     by_name = {
         name: (
             re.compile(
-                rf"(?<![a-z0-9]){words}[\"'`]?\s{{0,2}}(?:\([^()0-9]{{0,20}}\)\s?)?(?:[:=|]|\sof\s|\sis\s)[\s\"'~]{{0,4}}{_VALUE}",
+                rf"(?<![a-z0-9_]){words}[\"'`]?\s{{0,2}}(?:\([^()0-9]{{0,20}}\)\s?)?(?:[:=|]|\s(?:of|is)\s|\s)[\s\"'~]{{0,4}}{_VALUE}",
                 re.IGNORECASE,
             ),
             re.compile(
-                rf"(?<![\w.,/:$-]){_VALUE}[\s-](?:[a-z][a-z-]{{2,14}}[\s-])?(?P<words>{words})(?![a-z0-9_]|\s?[:=|])",
+                rf"(?<![\w.,/:$-]){_VALUE}[\s-](?:(?!and|with|for|the|plus)[a-z][a-z-]{{2,14}}[\s-])?(?P<words>{words})(?![a-z0-9_]|\s?[:=|])",
                 re.IGNORECASE,
             ),
         )

@@ -64,7 +64,7 @@ _JOINT = re.compile(
 )
 _OF_ONE = re.compile(r"\s(?:of|the|as)\s", re.IGNORECASE)
 """After a part of one thing, which is no count: "1/4 of the weights"."""
-_CLOSED = re.compile(rf"\s?\)|\s?(?:{ITEMS}|correct|passed|solved|right)?\s?(?:[).,;|]|$)", re.IGNORECASE)
+_CLOSED = re.compile(rf"\s?\)|\s?(?:{ITEMS}|correct|passed|solved|right)?\s?(?:[(\[).,;|]|$)", re.IGNORECASE)
 
 
 def find_rates(passage: Passage) -> Iterator[Rate]:

@@ -35,8 +35,9 @@ def audit(
 ) -> None:
     """Find claims in a report that its own numbers do not bear out.
 
-    Reads the report alone: what it says of nothing but itself cannot be checked. Exit code 0: nothing is flagged;
-    1: something is; 2: the report cannot be read.
+    Only the report is read: that a number was measured at all, no audit of a text can say.
+
+    Exit code 0: nothing is flagged; 1: something is; 2: the report cannot be read.
 
     Example: whet audit RESULTS.md
     """
@@ -99,13 +100,10 @@ def _print_table(console: "Console", findings: "list[Finding]") -> None:
     table.columns[0].justify = "right"
     table.columns[1].ratio, table.columns[2].ratio = 2, 3
     for finding in findings:
-        claim = Group(
-            Text(printable(finding.claim.said), style="bold"), Text(printable(finding.claim.quote), style="dim")
-        )
-        why = Group(
-            Text(printable(finding.arithmetic)),
-            Text(f"{printable(finding.mend)}  [{finding.rule}]", style="italic"),
-        )
+        said, quote = printable(finding.claim.said), printable(finding.claim.quote)
+        claim = Group(Text(said, style="bold"), Text(quote, style="dim"))
+        mend = Text.assemble((printable(finding.mend), "italic"), (f"  {finding.rule}", "dim"))
+        why = Group(Text(printable(finding.arithmetic)), mend)
         table.add_row(f"{finding.claim.line:,}", claim, why)
     console.print(table)
 
@@ -114,6 +112,6 @@ def _conclusion(path: Path, audited: "Audit") -> str:
     if not audited.claims:
         return f"{path}: no claim was found"
     return (
-        f"{path}: {audited.claims:,} claims, {audited.flagged:,} flagged, {audited.supported:,} supported by the "
-        f"report's own numbers, {audited.unchecked:,} that cannot be checked"
+        f"{path}: {audited.claims:,} claims, {audited.flagged:,} flagged, {audited.supported:,} supported by numbers "
+        f"of the report, {audited.unchecked:,} that cannot be checked"
     )

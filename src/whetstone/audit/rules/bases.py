@@ -52,7 +52,7 @@ def check_bases(material: Material) -> Iterator[Check]:
             if columns.change is not None and not _is_wished(section, ""):
                 for row in table.rows:
                     in_rows.add(id(row))
-                    yield from _in_row(table, row, columns.change, section, near, everywhere)
+                    yield from _in_row(row, columns.change, section, near, everywhere)
     for passage in material.passages:
         if passage.row is not None and id(passage.row) in in_rows:
             continue
@@ -62,7 +62,7 @@ def check_bases(material: Material) -> Iterator[Check]:
                 yield _judged(claim, change.number, passage.section, near, everywhere)
 
 
-def _in_row(table: Table, row: Row, at: int, section: Section, near: "_Near", everywhere: Readings) -> Iterator[Check]:
+def _in_row(row: Row, at: int, section: Section, near: "_Near", everywhere: Readings) -> Iterator[Check]:
     """A change in its column; where the cells beside it are words alone, nothing elsewhere can be its base."""
     if (
         at >= len(row.cells)
@@ -72,15 +72,24 @@ def _in_row(table: Table, row: Row, at: int, section: Section, near: "_Near", ev
     ):
         return
     claimed = [number for number in find_numbers(row.cells[at].text) if number.unit in ("%", "x")]
-    if len(claimed) != 1 or claimed[0].top != claimed[0].value or claimed[0].value == (claimed[0].unit == "x"):
+    if len(claimed) != 1 or claimed[0].top != claimed[0].value or _is_none(claimed[0]):
         return
     number = claimed[0]
     claim = Claim(row.line, number.text, row.text[:160])
     beside = [cell for place, cell in enumerate(row.cells) if place not in (0, at)]
-    if len(beside) >= 2 and not any(char.isdigit() for cell in beside for char in cell.text):
+    with_numbers = [cell for cell in beside if any(char.isdigit() for char in cell.text)]
+    if len(with_numbers) >= 2:
+        # The values are there; whether they give the change is for another rule.
+        return
+    if len(beside) >= 2 and not with_numbers:
         yield _of_nothing(claim, number, "the cells that it should be computed from hold no number")
     else:
         yield _judged(claim, number, section, near, everywhere)
+
+
+def _is_none(number: Number) -> bool:
+    """Whether a change is none: 0 %, or 1x."""
+    return number.value == (1 if number.unit == "x" else 0)
 
 
 def _judged(claim: Claim, number: Number, section: Section, near: "_Near", everywhere: Readings) -> Check:
@@ -105,8 +114,8 @@ def _is_own_result(passage: Passage, change: Change) -> bool:
     around = text[max(0, change.start - 40) : change.end + 40]
     return (
         change.number.top == change.number.value
-        and change.number.value > 0
-        and (change.number.unit, change.number.value) != ("x", 1)
+        and not _is_none(change.number)
+        and not _is_quoted(text, change.start)
         and _BASED.search(text[max(0, change.start - _WIDEST) : change.start]) is None
         and _BASED.search(text[change.end : change.end + _WIDEST]) is None
         and _LOOSE.search(text[change.start : change.end]) is None
@@ -116,6 +125,12 @@ def _is_own_result(passage: Passage, change: Change) -> bool:
         and not says(SETTING, around)
         and _OF_SETTINGS.match(text[change.end :].lstrip()) is None
     )
+
+
+def _is_quoted(text: str, start: int) -> bool:
+    """Whether somebody else's words are repeated."""
+    before = text[:start]
+    return before.count('"') % 2 == 1 or before.count("“") > before.count("”")
 
 
 def _is_wished(section: Section, text: str) -> bool:

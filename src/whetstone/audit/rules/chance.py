@@ -126,7 +126,9 @@ def _counted(rate: Rate, sizes: EvaluationSizes) -> _Counted | None:
         end = max(rate.fraction.end, rate.percent.end if rate.percent else 0)
         is_sampled = is_sampled or _ITEM.match(passage.text, end) is not None
         return _Counted(rate, rate.fraction.k, n, None) if is_sampled else None
-    counts = possible_counts(rate.percent, n) if rate.percent else []
+    if rate.percent is None or rate.percent.bound:
+        return None
+    counts = possible_counts(rate.percent, n)
     return _Counted(rate, counts[len(counts) // 2], n, size) if counts and (is_sampled or rate.direct) else None
 
 
@@ -174,6 +176,7 @@ def _neighbours(passage: Passage, counted: Sequence[_Counted]) -> Iterator[tuple
     """Rates of a sentence that words or an arrow join."""
     for first, second in pairwise(counted):
         (start, end), (next_start, _) = _span(first.rate), _span(second.rate)
+        end += passage.text[end : end + 1] == ")"
         tail = _BRACKETED.match(passage.text, end)
         joint = joined(passage.text, start, tail.end() if tail else end, next_start)
         if joint is not None:

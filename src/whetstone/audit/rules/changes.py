@@ -47,7 +47,7 @@ def check_changes(material: Material) -> Iterator[Check]:
 
 
 def _in_sentence(passage: Passage) -> Iterator[Check]:
-    pairs = [pair for pair in find_pairs(passage) if pair.before.top == pair.before.value]
+    pairs = [pair for pair in find_pairs(passage) if _is_definite(pair.before) and _is_definite(pair.after)]
     for change in find_changes(passage):
         if change.number.top != change.number.value:
             continue
@@ -64,6 +64,11 @@ def _in_sentence(passage: Passage) -> Iterator[Check]:
             yield Check(claim)
         else:
             yield _contradicted(claim, pair.before, pair.after, change.number)
+
+
+def _is_definite(number: Number) -> bool:
+    """Whether a value is one value: no range, and no "more than"."""
+    return number.top == number.value and number.bound not in ("least", "most")
 
 
 def _belongs(text: str, pair: Pair, change: Change) -> bool:
@@ -87,7 +92,7 @@ def _in_row(section: Section, row: Row, columns: Columns) -> Iterator[Check]:
     number = claimed[0]
     claim = Claim(row.line, number.text, row.text[:160])
     pair = Pair(before[0], after[0], 0, 0, ordered=True)
-    if before[0].unit != after[0].unit or before[0].top != before[0].value or after[0].top != after[0].value:
+    if before[0].unit != after[0].unit or not _is_definite(before[0]) or not _is_definite(after[0]):
         return
     wrong_way = _wrong_way(_direction(shown, number), pair, row.cells[0].text)
     everything = [*before, *after, *(other for other in change if other is not number)]

@@ -41,7 +41,8 @@ _LABEL = re.compile(
 )
 _OTHER_COUNT = re.compile(
     r"(?<![a-z])(?:trainable|lora|adapters?|embedding parameters|non-embedding|active|activated|teacher|frozen"
-    r"|per layer|tuned|reduction|fewer|hyper-?parameters?|vs|versus|compared|instead|than)(?![a-z])",
+    r"|per layer|tuned (?:parameters|weights)|reduction|fewer|hyper-?parameters?|vs|versus|compared|instead|than)"
+    r"(?![a-z])",
     re.IGNORECASE,
 )
 _OTHER_KIND = re.compile(

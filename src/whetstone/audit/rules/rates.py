@@ -35,13 +35,13 @@ def check_rates(material: Material) -> Iterator[Check]:
                 yield _above_all(rate, rate.percent)
 
 
-def possible_counts(percent: Number, n: int) -> list[int]:
-    """The counts out of n that would be printed as a percentage."""
-    nearest = percent.value * n / 100
-    near = range(max(0, floor(nearest) - 1), min(n, ceil(nearest) + 1) + 1)
+def possible_counts(percent: Number, n: int) -> range:
+    """The counts out of n that would be printed as a percentage; all of them where it is only said to be about that."""
     if percent.bound:
-        return [k for k in near if percent.admits(100 * k / n, 100 * k / n)] or [min(n, round(nearest))]
-    return [k for k in near if abs(100 * k / n - percent.value) < percent.step * (1 + 1e-9)]
+        return range(n + 1)
+    least, most = ((percent.value + step) * n / 100 for step in (-percent.step, percent.step))
+    tiny = 1e-9 * n
+    return range(max(0, floor(least + tiny) + 1), min(n, ceil(most - tiny) - 1) + 1)
 
 
 def is_share(rate: Rate) -> bool:
@@ -49,7 +49,7 @@ def is_share(rate: Rate) -> bool:
     passage, percent = rate.passage, rate.percent
     if percent is None:
         return True
-    near = passage.text[max(0, percent.start - 60) : percent.end + 40]
+    near = _MOVED.sub("", passage.text[max(0, percent.start - 60) : percent.end + 40])
     if rate.direct:
         label = passage.context if passage.row else ""
         return not says(NOT_A_SHARE, near) and not says(NOT_A_SHARE, label)

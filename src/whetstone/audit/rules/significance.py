@@ -18,7 +18,7 @@ _TESTED = re.compile(
     re.IGNORECASE,
 )
 _P_VALUE = re.compile(
-    r"(?<![\w.])p(?:-value)?\s?(?:=|:|of|is)\s?(?P<p>-?[0-9]{1,9}(?:\.[0-9]{1,12})?)"
+    r"(?<![\w.])p(?:-value)?\s?(?:=|:|of|is|was)\s?(?P<p>-?[0-9]{1,9}(?:\.[0-9]{1,12})?)"
     r"(?![\w%×*-]|[.,][0-9]|\s?[×*])"
 )
 
@@ -52,7 +52,11 @@ def _shows_a_test(section: Section) -> bool:
 def _is_own(sentence: Sentence, section: Section) -> bool:
     text = sentence.text
     return not (
-        _DENIED.search(text) or says(CITED, text) or says(HYPOTHETICAL, text) or says(HYPOTHETICAL, section.title)
+        text.endswith("?")
+        or _DENIED.search(text)
+        or says(CITED, text)
+        or says(HYPOTHETICAL, text)
+        or says(HYPOTHETICAL, section.title)
     )
 
 
