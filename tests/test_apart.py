@@ -25,6 +25,7 @@ LIMITS = Limits(time_s=10)
         ("try:\n    f(1)\nexcept ValueError as error:\n    assert str(error)", ("f",)),
         ("assert [f(x) for x in (1, 2)] == sorted([1, 2], key=lambda y: -y)", ("f",)),
         ("from collections import Counter\nassert Counter(f(1)) == Counter([1])", ("f",)),
+        ("import random\nr = random.Random(1)\nassert f(r.randint(1, 2))", ("f",)),
         ("def check(candidate):\n    global x\n    x = candidate(1)\ncheck(f)\nassert x", ("f",)),
     ],
 )
@@ -67,7 +68,7 @@ def test_checks_that_share_more_than_values_cannot_be_split(checks: str) -> None
 
 def test_whole_helpers_before_the_code_go_with_the_checks() -> None:
     helper = "import math\ndef half(x):\n    return x / 2\n"
-    head = '@staticmethod\ndef f(x):\n    """Says."""\n'
+    head = '@staticmethod\ndef f(x):\n    import math\n    """Says."""\n'
     found = questions("assert half(f(1)) == 2", helper + head)
     assert found is not None
     assert (found.names, found.source) == (

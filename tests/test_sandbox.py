@@ -11,7 +11,7 @@ from whetstone import sandbox
 from whetstone.errors import UserError
 from whetstone.sandbox import Limits, run_python
 
-QUICK = Limits(time_s=1.0)
+QUICK = Limits(time_s=0.5)
 
 
 isolated = pytest.mark.usefixtures("isolated")

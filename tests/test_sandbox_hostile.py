@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("isolated", "adopt_orphans")
 
 REPOSITORY = Path(__file__).parent.parent
 LIMITS = Limits(time_s=5, memory_bytes=128 << 20)
-QUICK = Limits(time_s=1, memory_bytes=128 << 20)
+QUICK = Limits(time_s=0.5, memory_bytes=128 << 20)
 GRACE_S = 1.5
 """What the end of a run may take longer than its time, on a busy machine."""
 JAIL_BYTES = 100 << 20
@@ -81,7 +81,7 @@ def watched() -> Iterator[Seen]:
     own_command = me.cmdline()  # of a child, too, until it runs the jail; all memory of this process then counts as its
 
     def look() -> None:
-        while not over.wait(0.01):
+        while not over.wait(0.02):
             memory = threads = processes = 0
             for child in me.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
@@ -461,8 +461,8 @@ while True:
 @pytest.mark.parametrize("code", MEMORY.values(), ids=MEMORY)
 def test_the_memory_of_all_that_runs_is_bounded(code: str) -> None:
     with watched() as seen:
-        outcome = attack(code)
-    assert outcome.status in ("memory", "failed", "passed")
+        outcome = attack(code, replace(LIMITS, time_s=2))
+    assert outcome.status in ("memory", "failed", "passed", "timeout")  # threads without memory may wait for each other
     assert seen.memory_bytes < LIMITS.memory_bytes + JAIL_BYTES
 
 

@@ -7,13 +7,15 @@ they share more: identity, exceptions and classes of the code's own, attributes 
 
 import ast
 import builtins
+import re
 import symtable
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from random import Random
 
 __all__ = ["Questions", "questions"]
 
@@ -34,7 +36,7 @@ _SHARED = frozenset(
 """Builtins that look into the process that they are called in, or change it."""
 _PLAIN_TYPES = (
     *(bool, bytearray, bytes, complex, dict, float, frozenset, int, list, range, set, str, tuple, type(None)),
-    *(Decimal, Fraction, datetime, deque, timedelta, BaseException),
+    *(Counter, Decimal, Fraction, Random, datetime, deque, timedelta, re.Match, re.Pattern, BaseException),
 )
 _ATTRIBUTES = frozenset(name for kind in _PLAIN_TYPES for name in dir(kind)) - {"__class__", "__dict__"}
 
@@ -96,7 +98,7 @@ def _helpers(before: str) -> str:
 
 
 def _says_nothing(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Pass) or (
+    return isinstance(statement, ast.Pass | ast.Import | ast.ImportFrom) or (
         isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     )
 

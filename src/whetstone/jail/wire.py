@@ -170,7 +170,7 @@ def decoded(held: Any) -> Any:
     try:
         ((name, payload),) = held.items()
         return int(payload, 16) if name == "builtins.int" else _FORMS[name][1](payload)
-    except (TypeError, ValueError, KeyError, ArithmeticError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise Closed(f"a message that says nothing ({type(error).__name__})") from None
 
 
