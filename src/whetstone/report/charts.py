@@ -173,4 +173,4 @@ def svg_of(chart: "altair.VConcatChart | altair.LayerChart") -> str:
             labelPadding=8,
         )
     )
-    return str(vl_convert.vegalite_to_svg(configured.to_json()))
+    return str(vl_convert.vegalite_to_svg(configured.to_json(validate=False)))
