@@ -169,13 +169,19 @@ def _with_suites(run: Run, manifest: Manifest) -> Manifest:
         folder.mkdir()
         _write_rows(folder / "examples.jsonl", [example.as_row() for example in examples])
         digest = data_hash((folder / "examples.jsonl").read_bytes())
-        common = {
-            "origin": "made up",
-            "prompts_hash": "1d" * 8,
-            "max_new_tokens": 40,
-            "temperature": 0.7 * (repeats > 1),
-        }
-        records.append(SuiteRecord(**said, **common, data_hash=digest, repeats=repeats))
+        records.append(
+            SuiteRecord(
+                name=name,
+                about=about,
+                origin="made up",
+                data_hash=digest,
+                prompts_hash="1d" * 8,
+                metrics=metrics,
+                repeats=repeats,
+                max_new_tokens=40,
+                temperature=0.7 if repeats > 1 else 0.0,
+            )
+        )
     judge = manifest.experiment.judge.model_copy(update={"suites": ("forms.yaml", "texts.yaml")})
     judgement = manifest.judgement.model_copy(update={"suites": tuple(records), "rule_hash": judge.fingerprint()})
     experiment = manifest.experiment.model_copy(update={"judge": judge})

@@ -20,6 +20,8 @@ def test_every_whole_line_is_found(tmp_path_factory: pytest.TempPathFactory, tex
     assert len(file) == len(texts)
     assert [row["text"] for row in file.rows(0, len(file))] == texts
     assert [file.row(index)["text"] for index in range(len(file))] == texts
+    backwards = range(len(file))[::-2]
+    assert [row["text"] for row in file.pick(backwards)] == texts[::-2]
 
 
 @pytest.mark.parametrize(("line", "reason"), [("{", "not JSON"), ("[1]", "expected a JSON object")])

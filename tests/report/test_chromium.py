@@ -27,7 +27,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def file(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    run = make_run(folder / "grammar-lora", n=160)
+    run = make_run(folder / "grammar-lora", n=160, suites=True)
     tuned = run.samples / "tuned.jsonl"
     long_word, script = "w" * 900, "<script>document.title='broken'</script>"
     rows = tuned.read_text().replace("The teacher", long_word).replace("My brother", script)
@@ -65,7 +65,7 @@ def test_it_opens_whole(browser: Browser, file: Path, tmp_path: Path, scheme: st
     assert visit.requests == [file.as_uri()]
     assert page.title() != "broken"
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    curves = {name: page.locator(f".curve.{name}").is_visible() for name in ("narrow", "wide")}
+    curves = {name: page.locator(f".losses .curve.{name}").is_visible() for name in ("narrow", "wide")}
     assert curves == {"narrow": width == 390, "wide": width == 1280}
     page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
     hidden = page.evaluate(
@@ -85,13 +85,15 @@ def colour_of(page: Page, selector: str, name: str) -> str:
 def test_the_charts_follow_the_mode(browser: Browser, file: Path) -> None:
     light, dark = (Visit(browser, file, scheme=scheme).page for scheme in ("light", "dark"))
     for selector, name in (
-        (".curve.wide path[stroke='var(--accent)']", "stroke"),
-        (".curve.wide text", "fill"),
+        (".losses .curve.wide path[stroke='var(--accent)']", "stroke"),
+        (".losses .curve.wide text", "fill"),
         (".track .bar", "stroke"),
         ("html", "backgroundColor"),
     ):
         assert colour_of(light, selector, name) != colour_of(dark, selector, name)
-    assert colour_of(dark, ".curve.wide path[stroke='var(--accent)']", "stroke") == colour_of(dark, "summary", "color")
+    assert colour_of(dark, ".losses .curve.wide path[stroke='var(--accent)']", "stroke") == colour_of(
+        dark, "summary", "color"
+    )
 
 
 def shown(page: Page) -> list[str]:
@@ -101,29 +103,117 @@ def shown(page: Page) -> list[str]:
     return kinds
 
 
-def test_samples_are_filtered_searched_and_unfolded(browser: Browser, file: Path) -> None:
+def test_the_changes_are_folded_and_unfolded(browser: Browser, file: Path) -> None:
     page = Visit(browser, file).page
     total = page.locator(".change").count()
     assert len(shown(page)) == 8 < total
-    page.get_by_role("button", name="Show all listed samples").click()
+    page.get_by_role("button", name="Show all of these").click()
     assert len(shown(page)) == total
-    for name, kind in (("Fixed", "fixed"), ("Broken", "broken")):
-        page.get_by_role("button", name=name, exact=True).click()
-        assert set(shown(page)) == {kind}
-        assert page.get_by_role("button", name=name, exact=True).get_attribute("aria-pressed") == "true"
-    page.get_by_role("button", name="All", exact=True).click()
-    page.get_by_role("searchbox").fill("LIBRARY")
-    assert 0 < len(shown(page)) < total
-    page.get_by_role("searchbox").fill("no such words")
-    assert shown(page) == []
-    assert page.get_by_text("No listed sample matches.").is_visible()
 
 
-def test_without_scripts_every_sample_is_there(browser: Browser, file: Path) -> None:
+def test_without_scripts_every_change_is_there(browser: Browser, file: Path) -> None:
     page = browser.new_context(java_script_enabled=False, offline=True).new_page()
     page.goto(file.as_uri())
     assert page.locator(".change:visible").count() == page.locator(".change").count() > 8
     assert not page.get_by_role("searchbox").is_visible()
+
+
+def listed(page: Page) -> int:
+    return int(page.locator(".browser .count").inner_text().split()[0])
+
+
+def test_the_browser_of_examples_filters_and_searches(browser: Browser, file: Path) -> None:
+    visit = Visit(browser, file)
+    page = visit.page
+    assert listed(page) == 160 + 20 + 16
+    page.locator("[name=suite]").select_option("texts")
+    assert listed(page) == 16
+    assert "nats/token" in page.locator(".detail").inner_text()
+    page.locator("[name=suite]").select_option("held-out")
+    page.locator("[name=state]").select_option("fixed")
+    chips = page.locator(".row .chip").all_inner_texts()
+    assert set(chips) == {"fixed"}
+    assert listed(page) == int(page.locator("[data-claim='flips.fixed']").first.inner_text())
+    page.locator("[name=to]").select_option("base")
+    assert page.get_by_text("No listed example matches.").is_visible()
+    page.locator("[name=state]").select_option("")
+    page.locator("[name=category]").select_option("article")
+    page.get_by_role("searchbox").fill("LIBRARY")
+    assert 0 < listed(page) < 160
+    page.get_by_role("searchbox").fill("no such words")
+    assert page.get_by_text("No listed example matches.").is_visible()
+    assert visit.complaints == []
+
+
+def test_the_address_keeps_the_filter(browser: Browser, file: Path) -> None:
+    visit = Visit(browser, file)
+    page = visit.page
+    page.locator("[name=state]").select_option("fixed")
+    page.get_by_role("searchbox").fill("garden & more?")
+    page.get_by_role("searchbox").fill("garden")
+    page.locator(".rows").press("End")
+    name, count, address = page.locator(".detail code").inner_text(), listed(page), page.url
+    assert address.startswith(file.as_uri() + "#samples?")
+    again = browser.new_context(offline=True).new_page()
+    again.goto(address)
+    assert again.get_by_role("searchbox").input_value() == "garden"
+    assert listed(again) == count > 1
+    assert again.locator(".detail code").inner_text() == name
+    assert visit.complaints == []
+
+
+def test_the_browser_of_examples_is_worked_by_keys(browser: Browser, file: Path) -> None:
+    page = Visit(browser, file).page
+    rows = page.locator(".rows")
+    rows.focus()
+    first = page.locator(".detail code").inner_text()
+    page.keyboard.press("ArrowDown")
+    second = page.locator(".detail code").inner_text()
+    assert second != first
+    chosen = page.locator(".row[aria-selected='true']")
+    assert chosen.get_attribute("id") == rows.get_attribute("aria-activedescendant")
+    assert (chosen.get_attribute("aria-posinset"), chosen.get_attribute("aria-setsize")) == ("2", "196")
+    page.keyboard.press("End")
+    page.wait_for_function("document.querySelector('.row[aria-selected=true]')?.ariaPosInSet === '196'")
+    page.keyboard.press("Home")
+    page.wait_for_function("document.querySelector('.row[aria-selected=true]')?.ariaPosInSet === '1'")
+    assert page.locator(".detail code").inner_text() == first
+
+
+def test_hostile_answers_stay_text_in_the_browser_of_examples(browser: Browser, file: Path) -> None:
+    visit = Visit(browser, file)
+    page = visit.page
+    page.get_by_role("searchbox").fill("<script>document.title")
+    assert listed(page) > 0
+    assert "<script>document.title='broken'</script>" in page.locator(".detail").inner_text()
+    assert page.locator(".browser script").count() == 0
+    assert page.title() != "broken"
+    assert visit.complaints == []
+
+
+def test_ten_thousand_examples_are_few_elements_and_quick(browser: Browser, make_run: Any, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "large", n=10_400, arms=("base", "tuned"), tuning=False)
+    summary = summarise(run)
+    assert (summary.listing.listed, summary.listing.total) == (10_000, 10_400)
+    path = tmp_path / "index.html"
+    path.write_text(render_page(summary), encoding="utf-8")
+    page = Visit(browser, path).page
+    assert listed(page) == 10_000
+    assert page.locator(".row").count() < 40
+    busy_ms = """async (act) => {
+        const rows = document.querySelector(".rows"), search = document.querySelector(".browser [type=search]");
+        const began = performance.now();
+        if (act === "scroll") rows.scrollTop = rows.scrollHeight;
+        else { search.value = act; search.dispatchEvent(new Event("input", { bubbles: true })); }
+        await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+        return performance.now() - began;
+    }"""
+    for act in ("the market", "", "scroll"):
+        taken = page.evaluate(busy_ms, act)
+        print(f"{act or 'everything'}: {taken:.0f} ms")  # noqa: T201
+        assert taken < 2_000
+    assert page.locator(".row[aria-posinset='10000']").count() == 1
+    assert page.locator(".row").count() < 40
 
 
 def test_it_prints_with_everything_unfolded(browser: Browser, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import shutil
 import statistics
@@ -109,20 +110,29 @@ SCORES: dict[str, Callable[[Row, Row], float | None]] = {
     "too_short": lambda e, s: float(len(s["text"].split()) < 0.5 * min(len(r.split()) for r in e["references"])),
     "truncated": lambda e, s: float(s["finish_reason"] != "stop"),
     "length_words": lambda e, s: float(len(s["text"].split())),
+    "nll": lambda e, s: s["measured"]["nll_nats"] / s["measured"]["nll_tokens"],
+    "bits_per_byte": lambda e, s: s["measured"]["nll_nats"] / math.log(2) / len(e["source"].encode()),
 }
-LOWER_IS_BETTER = {"over_edit", "extra_text", "empty", "too_short", "truncated"}
+LOWER_IS_BETTER = {"over_edit", "extra_text", "empty", "too_short", "truncated", "nll", "bits_per_byte"}
 
 
 class Rows:
     """Recomputes what a path names from the files of a run; the only borrowed code is that of whetstone.stats."""
 
-    def __init__(self, folder: Path) -> None:
-        self.examples = list(self._read(folder / "samples" / "examples.jsonl"))
-        self.arms = {
-            path.stem: {row["example"]: row for row in self._read(path)}
-            for path in (folder / "samples").glob("*.jsonl")
-            if path.stem != "examples"
-        }
+    primary = "exact_match"
+
+    def __init__(self, folder: Path, suite: str = "") -> None:
+        self.folder = folder
+        samples = folder / "samples" / suite
+        self.examples = list(self._read(samples / "examples.jsonl"))
+        self.arms: dict[str, dict[str, list[Row]]] = {}
+        for path in samples.glob("*.jsonl"):
+            if path.stem != "examples":
+                answers = self.arms.setdefault(path.stem, {})
+                for row in self._read(path):
+                    answers.setdefault(row["example"], []).append(row)
+        sanity = samples / "sanity.json"
+        self.sanity = json.loads(sanity.read_text()) if sanity.exists() else None
         curve = folder / "metrics.jsonl"
         self.training = list(self._read(curve)) if curve.exists() else []
         self.manifest = json.loads((folder / "run.json").read_text())
@@ -137,8 +147,19 @@ class Rows:
         first, *rest = path.split(".")
         return getattr(self, f"_{first}")(*rest)
 
+    def _suites(self, suite: str, *rest: str) -> Any:
+        found = Rows(self.folder, suite)
+        found.primary = {"forms": "exact_match", "texts": "nll"}[suite]
+        return getattr(found, f"_{rest[0]}")(*rest[1:])
+
     def _score(self, arm: str, metric: str) -> list[float | None]:
-        return [SCORES[metric](example, self.arms[arm][example["id"]]) for example in self.examples]
+        """Of each example, the mean over its answers."""
+        means: list[float | None] = []
+        for example in self.examples:
+            scores = [SCORES[metric](example, answer) for answer in self.arms[arm][example["id"]]]
+            known = [score for score in scores if score is not None]
+            means.append(sum(known) / len(known) if known else None)
+        return means
 
     def pairs(self, metric: str, baseline: str, candidate: str) -> tuple[list[float], list[float], list[str]]:
         triples = zip(self._score(baseline, metric), self._score(candidate, metric), self.examples, strict=True)
@@ -150,7 +171,9 @@ class Rows:
         return comparison_of(tuple(before), tuple(after), tuple(groups), self.level)
 
     def _examples(self, what: str) -> int:
-        return {"n": len(self.examples), "groups": len({example["group"] for example in self.examples})}[what]
+        answers = max((len(answers) for arm in self.arms.values() for answers in arm.values()), default=1)
+        groups = len({example["group"] for example in self.examples})
+        return {"n": len(self.examples), "groups": groups, "repeats": answers}[what]
 
     def _verdict(self, what: str) -> Any:
         return {"outcome": self.outcome(), "confidence": self.level}[what]
@@ -170,7 +193,80 @@ class Rows:
         return self._paired("exact_match", {"tuned-8bit": "tuned", "base-8bit": "base"}[arm], arm, what, end)
 
     def _noise_floor(self, what: str, end: str = "") -> Any:
-        return self._paired("exact_match", "base", "base-again", what, end)
+        return self._paired(self.primary, "base", "base-again", what, end)
+
+    def categories(self) -> list[Row]:
+        """Every category, what tuning hurt most first, with p-values adjusted by hand."""
+        rows = []
+        for name in sorted({example["category"] for example in self.examples}):
+            part = Rows.__new__(Rows)
+            part.examples = [example for example in self.examples if example["category"] == name]
+            part.arms, part.level, part.primary = self.arms, self.level, self.primary
+            groups = len({example["group"] for example in part.examples})
+            compared = None
+            if groups > 1 and {"base", "tuned"} <= self.arms.keys():
+                compared = part.compare(self.primary, "base", "tuned")
+            rows.append({"rows": part, "name": name, "groups": groups, "compared": compared})
+        ranked = sorted((row for row in rows if row["compared"]), key=lambda row: -row["compared"].p_value)
+        smallest = 1.0
+        for place, row in enumerate(ranked):
+            smallest = min(smallest, row["compared"].p_value * len(ranked) / (len(ranked) - place))
+            row["q_value"] = smallest
+        sign = -1 if self.primary in LOWER_IS_BETTER else 1
+        return sorted(
+            rows,
+            key=lambda row: (not row["compared"], row["compared"] and sign * row["compared"].difference, row["name"]),
+        )
+
+    def _categories(self, first: str, *rest: str) -> Any:
+        rows = self.categories()
+        if first != "rows":
+            return len(rows)
+        row, (what, *ends) = rows[int(rest[0])], rest[1:]
+        if what == "n":
+            return len(row["rows"].examples)
+        if what == "groups":
+            return row["groups"]
+        if what == "arms":
+            known = [score for score in row["rows"]._score(ends[0], self.primary) if score is not None]
+            return sum(known) / len(known) if ends[1] == "mean" else len(known)
+        if ends == ["q_value"]:
+            return row["q_value"]
+        found = row["compared"]
+        for end in ends:
+            found = getattr(found, end)
+        return found
+
+    def _tradeoff(self, _: str, arm: str, what: str) -> Any:
+        if what == "quality":
+            return self._arms(arm, "exact_match", "mean")
+        if what != "beaten_by":
+            return self._speed(arm, what)
+        measured = [name for name, answers in self.arms.items() if next(iter(answers.values()))[0]["end_s"]]
+        places = {
+            name: (self._arms(name, "exact_match", "mean"), -self._speed(name, "latency_p50_s")) for name in measured
+        }
+        mine = places[arm]
+        return max(
+            (place, name)
+            for name, place in places.items()
+            if place != mine and all(there >= here for there, here in zip(place, mine, strict=True))
+        )[1]
+
+    def _listing(self, _: str) -> int:
+        return sum(len(list(self._read(path))) for path in self.folder.rglob("examples.jsonl"))
+
+    def _sanity(self, what: str, *rest: str) -> Any:
+        assert self.sanity is not None
+        if what == "engine":
+            return next(check for check in self.sanity["engine"] if check["arm"] == rest[0])[rest[1]]
+        if what == "leaked":
+            return len(self.sanity["leaked"])
+        if what != "without_leaks":
+            return self.sanity[what]
+        rows = Rows(self.folder)
+        rows.examples = [example for example in rows.examples if example["id"] not in self.sanity["leaked"]]
+        return rows._paired("exact_match", "base", "tuned", rest[0], "".join(rest[1:]))
 
     def _paired(self, metric: str, baseline: str, candidate: str, what: str, end: str) -> Any:
         before, after, _ = self.pairs(metric, baseline, candidate)
@@ -197,7 +293,7 @@ class Rows:
         return min(30, self._flips(kind)) if what == "listed" else self._flips(kind)
 
     def _speed(self, arm: str, what: str) -> float:
-        rows = list(self.arms[arm].values())
+        rows = [row for answers in self.arms[arm].values() for row in answers]
         longest: dict[int, float] = {}
         for row in rows:
             longest[row["batch"]] = max(row["end_s"], longest.get(row["batch"], 0.0))
@@ -286,10 +382,18 @@ def as_shown(path: str, value: Any) -> str:
         return value
     if leaf in ("mean", "low", "high") and ".length_words." in path:
         return f"{value:.1f}" + (" words" if leaf == "mean" else "")
+    if path.startswith("suites.texts.") and leaf in ("mean", "difference", "low", "high"):
+        unit = " bits/byte" if ".bits_per_byte." in path else " nats/token"
+        text = f"{value:.3f}" if ".arms." in path else sign(f"{value:+.3f}")
+        return text + (unit if leaf in ("mean", "difference") else "")
+    if path.startswith("tradeoff.") and leaf == "latency_p50_s":
+        return f"{value:.4g} s" if value >= 1 else f"{value * 1000:.4g} ms"
+    if leaf == "q_value":
+        return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
     if path.startswith("manifest.retention.") and leaf != "texts":
         return f"{value:.4f}" if leaf.startswith("nll") else f"{value:+.4f}".replace("-", "−")
     if leaf in ("low", "high"):
-        return f"{100 * value:.1f}" if path.startswith("arms.") else sign(f"{100 * value:+.1f}")
+        return f"{100 * value:.1f}" if re.match(r"(suites\.\w+\.)?arms\.", path) else sign(f"{100 * value:+.1f}")
     formats: dict[str, Callable[[Any], str]] = {
         "mean": lambda v: f"{100 * v:.1f}%",
         "difference": lambda v: f"{sign(f'{100 * v:+.1f}')} points",
@@ -301,6 +405,12 @@ def as_shown(path: str, value: Any) -> str:
         "duration_s": lambda v: f"{round(v) // 60} min {round(v) % 60:02d} s",
         "memory_bytes": lambda v: f"{v / 2**30:.1f} GiB",
         "peak_memory_bytes": lambda v: f"{v / 2**30:.1f} GiB",
+        "quality": lambda v: f"{100 * v:.1f}%",
+        "gradient_norm": lambda v: f"{v:.3g}",
+        "learning_rate": lambda v: f"{v:.3g}",
+        "logit_change": lambda v: f"{v:.3g}",
+        "temperature": lambda v: f"{v:g}",
+        "top_p": lambda v: f"{v:g}",
         "loss": lambda v: f"{v:.4f}",
         "validation_loss": lambda v: f"{v:.4f}",
     }
@@ -308,7 +418,7 @@ def as_shown(path: str, value: Any) -> str:
 
 
 def sign(text: str) -> str:
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def retained(source: str, difference: float) -> RetentionRecord:
@@ -347,7 +457,15 @@ def groups(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-@pytest.fixture(params=["singletons", "groups"])
+@pytest.fixture(scope="module")
+def suites(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """This one was asked suites, too, and looked at its own sanity."""
+    run: Run = make_run(tmp_path_factory.mktemp("runs") / "suites", n=90, suites=True)
+    write_report(run)
+    return run
+
+
+@pytest.fixture(params=["singletons", "groups", "suites"])
 def run(request: pytest.FixtureRequest) -> Run:
     chosen: Run = request.getfixturevalue(request.param)
     return chosen
@@ -369,8 +487,12 @@ def test_every_claim_is_recomputed_from_the_rows(run: Run, page: Page) -> None:
         if not same or words(claim.text) != as_shown(claim.path, expected):
             wrong.append((claim, expected))
     assert not wrong
-    families = "verdict examples gates arms comparisons flips noise_floor changes speed training manifest"
+    families = (
+        "verdict examples gates arms comparisons flips noise_floor changes speed training manifest categories tradeoff "
+        "listing"
+    )
     extra = {"variants"} if rows.manifest["judgement"]["arms"] else set()
+    extra |= {"suites", "sanity"} if rows.manifest["judgement"]["suites"] else set()
     assert {claim.path.split(".")[0] for claim in page.claims} == set(families.split()) | extra
     assert len({claim.path for claim in page.claims}) > 300
 
@@ -387,14 +509,15 @@ def test_retention_is_claimed_by_the_run_that_measured_it(singletons: Run, group
 
 def test_every_number_in_a_gate_is_recomputed_from_the_rows(run: Run, page: Page) -> None:
     rows = Rows(run.path)
-    proofs = 3
+    proofs = 3 if rows.sanity is None else 4
     gates = [claim for claim in page.claims if claim.path.startswith("gates.")]
     assert {claim.path.split(".")[1] for claim in gates} == {str(i) for i in range(proofs + len(rows.rules()))}
     for claim in gates:
         _, index, what = claim.path.split(".")
         assert numbers_in(claim.text) == numbers_in(claim.value)
         if int(index) < proofs:
-            assert numbers_in(claim.text) <= {str(len(rows.examples))}
+            tried = {"4", "3.44"} if rows.sanity else set()
+            assert numbers_in(claim.text) <= {str(rows.expected("listing.total")), *tried}
             continue
         allowed = rows.gate_numbers(int(index) - proofs, what)
         assert numbers_in(claim.text) <= allowed, claim
@@ -406,8 +529,9 @@ def test_the_gates_say_how_the_rule_ends(run: Run) -> None:
     rows = Rows(run.path)
     gates = json.loads((run.report / "report.json").read_text())["gates"]
     states = [gate["state"] for gate in gates]
-    assert states == [*["passed"] * 3, *(rows.gate_state(index) for index in range(len(rows.rules())))]
-    assert [gate["p_adjusted"] for gate in gates] == [*[None] * 3, *(pytest.approx(p) for p in rows.adjusted())]
+    proofs = 3 if rows.sanity is None else 4
+    assert states == [*["passed"] * proofs, *(rows.gate_state(index) for index in range(len(rows.rules())))]
+    assert [gate["p_adjusted"] for gate in gates] == [*[None] * proofs, *(pytest.approx(p) for p in rows.adjusted())]
 
 
 def test_claims_are_the_values_of_the_same_path_in_the_json_report(run: Run, page: Page) -> None:
@@ -420,7 +544,7 @@ def test_claims_are_the_values_of_the_same_path_in_the_json_report(run: Run, pag
 
 
 def test_no_number_stands_outside_claims_samples_manifest_and_charts(page: Page) -> None:
-    assert [text for text in page.prose if re.search(r"\d", text)] == []
+    assert [text for text in page.prose if re.search(r"\d", text.replace("UTF-8", ""))] == []
     assert len(page.prose) > 100
 
 
@@ -440,3 +564,64 @@ def test_without_the_rows_of_an_arm_its_numbers_are_not_measured(singletons: Run
         if not claim.path.startswith(("gates.", "verdict.")):
             expected = rows.expected(claim.path)
             assert claim.value == str(expected) or float(claim.value) == pytest.approx(expected)
+
+
+def claimed(html: str) -> set[str]:
+    return {claim.path for claim in parse(html).claims}
+
+
+@pytest.mark.parametrize("suite", ["forms", "texts"])
+def test_without_the_rows_of_an_arm_a_suite_is_not_measured(suites: Run, suite: str, tmp_path: Path) -> None:
+    shutil.copytree(suites.path, tmp_path / "run")
+    (tmp_path / "run" / "samples" / suite / "tuned.jsonl").unlink()
+    before = (suites.report / "index.html").read_text(encoding="utf-8")
+    after = render_page(summarise(Run(tmp_path / "run")))
+    gone = claimed(before) - claimed(after)
+    compared = re.compile(
+        rf"suites\.{suite}\.(arms\.tuned|comparisons|flips|categories\.rows\.\d+\.(arms\.tuned|comparison))\."
+    )
+    assert {path.split(".")[2] for path in gone if compared.match(path)} >= {"arms", "comparisons", "categories"}
+    assert not [path for path in claimed(after) if compared.match(path)]
+    assert {path for path in gone if not path.startswith((f"suites.{suite}.", "gates."))} == set()
+    assert after.count("not measured") > before.count("not measured")
+
+
+def test_what_was_not_tried_is_not_measured(suites: Run, tmp_path: Path) -> None:
+    shutil.copytree(suites.path, tmp_path / "run")
+    (tmp_path / "run" / "samples" / "sanity.json").unlink()
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\n')
+    html = render_page(summarise(Run(tmp_path / "run")))
+    assert not [path for path in claimed(html) if path.startswith("sanity.")]
+    assert {path for path in claimed(html) if path.startswith("training.")} == {"training.0.step", "training.0.loss"}
+    section = "".join(parse(html.split('<section id="sanity"')[1].split("</section>")[0]).text)
+    assert section.split("Leaks")[1].split("Sampling")[0].strip() == "not measured"
+    assert html.split('class="telemetry"')[1].split("</details>")[0].count("not measured") == 4
+
+
+def test_every_listed_answer_is_that_of_the_rows(suites: Run) -> None:
+    html = (suites.report / "index.html").read_text(encoding="utf-8")
+    listing = json.loads(html.split('id="listing">')[1].split("</script>")[0])
+    seen = 0
+    for suite in listing["suites"]:
+        folder = "" if suite["name"] == "held-out" else suite["name"]
+        rows = Rows(suites.path, folder)
+        examples = {example["id"]: example for example in rows.examples}
+        metric = "nll" if folder == "texts" else "exact_match"
+        scores = {arm: dict(zip(examples, rows._score(arm, metric), strict=True)) for arm in rows.arms}
+        for name, category, texts, references, answers, scored in suite["rows"]:
+            example = examples.pop(name)
+            assert suite["categories"][category] == example["category"]
+            assert texts[0] == example["source"]
+            assert [texts[place] for place in references] == (example["references"] if example["messages"] else [])
+            for arm, answer, score in zip(listing["arms"], answers, scored, strict=True):
+                if arm not in rows.arms:
+                    assert (answer, score) == (None, None)
+                    continue
+                first = rows.arms[arm][name][0]
+                assert score == pytest.approx(scores[arm][name], abs=1e-6)
+                if example["messages"]:
+                    assert texts[-1 - answer if answer < 0 else answer] == first["text"]
+                    assert (answer < 0) == (first["finish_reason"] == "length")
+            seen += 1
+        assert not examples
+    assert seen == 90 + 20 + 16

@@ -53,7 +53,7 @@ def test_charts_of_an_earlier_report_do_not_stay(run: Run, tmp_path: Path) -> No
     (copy.samples / "tuned.jsonl").unlink()
     write_report(copy)
     files = {path.name for path in copy.report.iterdir()}
-    assert files == {"index.html", "report.md", "report.json"}
+    assert files == {"index.html", "report.md", "report.json", "tradeoff.svg"}
     text = (copy.report / "report.md").read_text()
     assert "![" not in text
     assert "Training curve: not measured." in text

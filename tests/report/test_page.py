@@ -122,7 +122,7 @@ def test_only_the_examples_leaves_no_number_about_answers(run: Run) -> None:
     run.update(tuning=None, judgement=None, base=None, data=None, git_commit=None)
     html = page_of(run)
     families = {path.split(".")[0] for path in re.findall(r'data-claim="([^"]+)"', html)}
-    assert families == {"verdict", "gates", "examples"}
+    assert families == {"verdict", "gates", "examples", "categories", "listing"}
     assert html.count("not measured") > 60
 
 

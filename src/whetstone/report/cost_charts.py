@@ -70,7 +70,7 @@ def tradeoff_svg(summary: Summary, *, width: int, height: int, memory: bool) -> 
         }
         for point, at in zip(found.points, labels, strict=True)
     ]
-    chart = altair.Chart(altair.Data(values=rows)).encode(x=x, y=y)
+    chart = altair.Chart().encode(x=x, y=y)
     front = chart.transform_filter("datum.front").mark_line(
         interpolate="step-after", color="var(--accent)", strokeDash=[4, 3], strokeWidth=1.5
     )
@@ -89,7 +89,8 @@ def tradeoff_svg(summary: Summary, *, width: int, height: int, memory: bool) -> 
         .encode(y=altair.Y("label_at:Q"), text="label:N")
         for left in (True, False)
     ]
-    return svg_of(altair.layer(front, *marks, *texts).properties(width=width, height=height))
+    layers = altair.layer(front, *marks, *texts, data=altair.Data(values=rows))
+    return svg_of(layers.properties(width=width, height=height))
 
 
 def telemetry_svg(training: Sequence[dict[str, Any]], key: str, *, width: int, height: int) -> str | None:
