@@ -480,7 +480,7 @@ def test_every_claim_is_recomputed_from_the_rows(run: Run, page: Page) -> None:
     rows = Rows(run.path)
     wrong = []
     for claim in page.claims:
-        if claim.path.startswith("gates."):
+        if claim.path.startswith(("gates.", "recommendations.")):
             continue
         expected = rows.expected(claim.path)
         same = claim.value == expected if isinstance(expected, str) else float(claim.value) == pytest.approx(expected)
@@ -489,7 +489,7 @@ def test_every_claim_is_recomputed_from_the_rows(run: Run, page: Page) -> None:
     assert not wrong
     families = (
         "verdict examples gates arms comparisons flips noise_floor changes speed training manifest categories tradeoff "
-        "listing"
+        "listing recommendations"
     )
     extra = {"variants"} if rows.manifest["judgement"]["arms"] else set()
     extra |= {"suites", "sanity"} if rows.manifest["judgement"]["suites"] else set()
@@ -523,6 +523,21 @@ def test_every_number_in_a_gate_is_recomputed_from_the_rows(run: Run, page: Page
         assert numbers_in(claim.text) <= allowed, claim
         if what != "remedy":
             assert allowed <= numbers_in(claim.text), claim
+
+
+def test_every_number_of_a_recommendation_stands_elsewhere_on_the_page(run: Run, page: Page) -> None:
+    """The rules compute nothing: what they name is a claim that is recomputed from the rows."""
+    said = [claim for claim in page.claims if claim.path.startswith("recommendations.")]
+    assert len(said) >= 5
+    report = json.loads((run.report / "report.json").read_text())
+    counts = [len(report["gates"]), sum(gate["comparison"] is not None for gate in report["gates"])]
+    counts += [sum(row["comparison"] is not None for row in report["categories"]["rows"])]
+    counts += [len(report["manifest"]["retention"])]
+    known = set().union(*(numbers_in(claim.text) for claim in page.claims if claim not in said))
+    known |= {str(count) for count in counts} | {"0.05"}
+    known |= {number.removeprefix("-") for number in known}
+    for claim in said:
+        assert {number.removeprefix("-") for number in numbers_in(claim.text)} <= known, claim.text
 
 
 def test_the_gates_say_how_the_rule_ends(run: Run) -> None:
@@ -561,7 +576,7 @@ def test_without_the_rows_of_an_arm_its_numbers_are_not_measured(singletons: Run
     assert "".join(after.text).count("not measured") > "".join(before.text).count("not measured")
     rows = Rows(tmp_path / "run")
     for claim in after.claims:
-        if not claim.path.startswith(("gates.", "verdict.")):
+        if not claim.path.startswith(("gates.", "verdict.", "recommendations.")):
             expected = rows.expected(claim.path)
             assert claim.value == str(expected) or float(claim.value) == pytest.approx(expected)
 

@@ -46,7 +46,6 @@ _RATES = (
 )
 _BAR_CELLS = 10
 _NAME_CELLS = 10
-_ADVICE_SHOWN = 2
 _WIDE = 96
 """Columns from which there is room for bars."""
 
@@ -74,9 +73,9 @@ def print_summary(console: Console, summary: Summary, report: Path | None = None
         console.print(Text.assemble(("suite     ", "bold"), _suite(suite, claims)))
     for about, said in _training(summary, claims):
         console.print(Text.assemble((f"{about:<9} ", "bold"), written.printable(said)))
-    advice = [one for one in claims.value("recommendations") if one["state"] == "advised"]
-    for one in advice[:_ADVICE_SHOWN]:
-        console.print(Text.assemble(("next      ", "bold"), written.printable(written.sentence(one["text"]))))
+    advice = [one["rule"].lower() for one in claims.value("recommendations") if one["state"] == "advised"]
+    if advice:
+        console.print(Text.assemble(("look at   ", "bold"), "; ".join(advice)))
     for line in _changes(summary):
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
