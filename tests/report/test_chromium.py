@@ -180,6 +180,13 @@ def test_the_browser_of_examples_is_worked_by_keys(browser: Browser, file: Path)
     assert page.locator(".detail code").inner_text() == first
 
 
+def test_a_link_to_a_suite_unfolds_it(browser: Browser, file: Path) -> None:
+    page = Visit(browser, file).page
+    assert not page.locator("#suite-texts table").first.is_visible()
+    page.get_by_role("link", name="texts").click()
+    page.locator("#suite-texts table").first.wait_for(state="visible")
+
+
 def test_hostile_answers_stay_text_in_the_browser_of_examples(browser: Browser, file: Path) -> None:
     visit = Visit(browser, file)
     page = visit.page

@@ -385,7 +385,7 @@ def as_shown(path: str, value: Any) -> str:
     if path.startswith("suites.texts.") and leaf in ("mean", "difference", "low", "high"):
         unit = " bits/byte" if ".bits_per_byte." in path else " nats/token"
         text = f"{value:.3f}" if ".arms." in path else sign(f"{value:+.3f}")
-        return text + (unit if leaf in ("mean", "difference") else "")
+        return text + (unit if leaf in ("mean", "difference") and ".rows." not in path.rpartition(".arms.")[0] else "")
     if path.startswith("tradeoff.") and leaf == "latency_p50_s":
         return f"{value:.4g} s" if value >= 1 else f"{value * 1000:.4g} ms"
     if leaf == "q_value":

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from whetstone.evaluate.sample import ARMS
-from whetstone.judge_section import MustImprove
+from whetstone.judge_section import MustImprove, RetentionGate
 from whetstone.report.markdown import render_markdown
 from whetstone.report.page import render_page
 from whetstone.report.palette import DARK, LIGHT
 from whetstone.report.summary import summarise
-from whetstone.run import Run
+from whetstone.run import RetentionRecord, Run
 
 HOSTILE = "</style></script><script>alert(1)</script><img src=x onerror=alert(1)> \"' & {{ 7 * 7 }}"
 
@@ -226,3 +226,29 @@ def test_a_loss_that_no_gate_looks_at_is_said_beside_the_gates(make_run: Callabl
     assert "exact_match" in [found.metric.name for _, found in summary.unguarded_losses]
     for text in (render_page(summary), render_markdown(summary)):
         assert "Outside the rule: Exact match" in text
+
+
+def test_a_gate_on_retention_leaves_nothing_outside_the_rule(make_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", n=40)
+    lost = RetentionRecord(
+        source="general text",
+        texts=60,
+        tokens=4000,
+        bytes=16_000,
+        windowed=0,
+        nll_before=3.1,
+        nll_after=3.2,
+        bits_per_byte_before=1.1,
+        bits_per_byte_after=1.2,
+        difference=0.1,
+        standard_error=0.01,
+        low=0.08,
+        high=0.12,
+    )
+    experiment = run.update(retention=(lost,)).experiment
+    assert "Outside the rule: general text" in page_of(run)
+    gated = experiment.judge.model_copy(update={"retention": RetentionGate(margin=0.05)})
+    run.update(experiment=experiment.model_copy(update={"judge": gated}))
+    html = page_of(run)
+    assert "Outside the rule: general text" not in html
+    assert "Retention of general text: no more than 0.05 nats per token lost" in html

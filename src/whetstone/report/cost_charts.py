@@ -23,6 +23,8 @@ TELEMETRY = {
 }
 """What is drawn of the rows of ``metrics.jsonl`` beside the losses, with the titles of the charts."""
 _SCALES = {"memory_bytes": 2.0**-30}
+_TICKS = {"learning_rate": "~e"}
+"""How d3 writes the numbers beside an axis, where that is not as decimals."""
 _LINE_PX = 16
 """The least distance of two labels, from base line to base line."""
 
@@ -117,7 +119,7 @@ def telemetry_svg(training: Sequence[dict[str, Any]], key: str, *, width: int, h
         y=altair.Y(
             "value:Q",
             title=None,
-            axis=altair.Axis(tickCount=3, format="~g"),
+            axis=altair.Axis(tickCount=3, format=_TICKS.get(key, ",.4~r")),
             scale=altair.Scale(domain=_padded([row["value"] for row in rows]), nice=False, zero=False),
         ),
     )

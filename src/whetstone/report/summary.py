@@ -93,7 +93,9 @@ class Summary:
 
     @property
     def forgotten(self) -> tuple[RetentionRecord, ...]:
-        """Texts beside the task that the tuned weights predict worse than the base, beyond the interval."""
+        """Texts beside the task that are predicted worse than before, beyond the interval, and no gate looks."""
+        if self.manifest.experiment.judge.retention is not None:
+            return ()
         return tuple(found for found in self.manifest.retention if found.low is not None and found.low > 0)
 
     @property

@@ -4,6 +4,14 @@
     for (const details of document.querySelectorAll("details")) details.open = true;
   });
 
+  // A link to a folded part unfolds it.
+  function unfoldTarget() {
+    const target = document.getElementById(location.hash.slice(1));
+    if (target instanceof HTMLDetailsElement) target.open = true;
+  }
+  addEventListener("hashchange", unfoldTarget);
+  unfoldTarget();
+
   const more = document.querySelector(".more");
   if (!more) return;
 
