@@ -14,11 +14,16 @@ from hypothesis import HealthCheck, settings
 
 from whetstone.data.example import Example, Message
 from whetstone.data_section import Data, GrammarSource
-from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
-from whetstone.experiment import Experiment, ExtraArm, Judge, MustImprove, MustNotRegress
+from whetstone.errors import UserError
+from whetstone.evaluate.evidence import data_hash
+from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, FEW_SHOT, TUNED, Sample
+from whetstone.evaluate.sanity import SANITY_FILE
+from whetstone.experiment import Experiment
+from whetstone.files import write_json
+from whetstone.judge_section import ExtraArm, Judge, MustImprove, MustNotRegress
 from whetstone.model_section import Model
-from whetstone.run import ArmRecord, DataRecord, Hardware, Judgement, Manifest, Run, Tuning, WeightsRecord
-from whetstone.section import stable_hash
+from whetstone.run import ArmRecord, DataRecord, Hardware, Judgement, Manifest, Run, SuiteRecord, Tuning, WeightsRecord
+from whetstone.sandbox import require_sandbox
 
 # A busy machine is not a failed property, and a commit must not fail on another commit's luck.
 settings.register_profile(
@@ -32,7 +37,16 @@ settings.load_profile("whetstone")
 SUBJECTS = ("She", "My brother", "The teacher", "Anna", "Our neighbour", "The new student", "His cat", "Nobody here")
 VERBS = (("goes", "go"), ("walks", "walk"), ("drives", "drive"), ("runs", "run"), ("travels", "travel"))
 PLACES = ("to the market", "to school", "to an old library", "to the station", "along the river", "into the garden")
+CATEGORIES = ("verb form", "article", "word order")
 TIMES = ("every morning .", "on Mondays .", "when it rains .", "before breakfast .", "after the long meeting .")
+
+SANITY = {
+    "prompts": 4,
+    "logit_change": 3.4375,
+    "engine": [{"arm": "base", "compared": 4, "equal": 4}, {"arm": "tuned", "compared": 4, "equal": 3}],
+    "training_examples": 6000,
+    "leaked": ["test-0003", "test-0008", "test-0021"],
+}
 
 
 def pytest_configure() -> None:
@@ -57,6 +71,7 @@ class MakeRun(Protocol):
         arms: Sequence[str | ExtraArm] = ARMS,
         tuned_skill: float = 0.62,
         tuning: bool = True,
+        suites: bool = False,
     ) -> Run: ...
 
 
@@ -74,20 +89,32 @@ def _make_run(
     arms: Sequence[str | ExtraArm] = ARMS,
     tuned_skill: float = 0.62,
     tuning: bool = True,
+    suites: bool = False,
 ) -> Run:
+    """Writes the folder.
+
+    With ``suites`` the run was also asked one suite three times and predicted the texts of another, and has looked at
+    its own sanity.
+    """
     run = Run(path)
     run.samples.mkdir(parents=True)
     examples = [_example(index, group_size) for index in range(n)]
     extra_arms = tuple(arm for arm in arms if isinstance(arm, ExtraArm))
-    manifest = _manifest(run.name, tuning, stable_hash([example.as_row() for example in examples]), extra_arms)
+    _write_rows(run.samples / "examples.jsonl", [example.as_row() for example in examples])
+    digest = data_hash((run.samples / "examples.jsonl").read_bytes())
+    manifest = _manifest(run.name, tuning, digest, extra_arms)
+    if suites:
+        manifest = _with_suites(run, manifest)
     run.write(manifest)
     judgement = manifest.judgement.fingerprint() if manifest.judgement else ""
-    _write_rows(run.samples / "examples.jsonl", [example.as_row() for example in examples])
-    skills = {COPY_INPUT: 0.0, BASE: 0.38, BASE_AGAIN: 0.38, TUNED: tuned_skill}
+    skills = {COPY_INPUT: 0.0, BASE: 0.38, BASE_AGAIN: 0.38, FEW_SHOT: 0.5, TUNED: tuned_skill}
     for arm in (one.name if isinstance(one, ExtraArm) else one for one in arms):
         samples = [_sample(example, index, arm, skills.get(arm, 0.5)) for index, example in enumerate(examples)]
         samples = [replace(sample, judgement=judgement) for sample in samples]
         _write_rows(run.samples / f"{arm}.jsonl", [sample.as_row() for sample in samples])
+    if suites:
+        _write_suite_answers(run, judgement)
+        write_json(run.samples / SANITY_FILE, {**SANITY, "judgement": judgement})
     if tuning:
         _write_rows(run.metrics_path, [_logged_step(step) for step in range(10, 401, 10)])
     return run
@@ -109,7 +136,79 @@ def _example(index: int, group_size: int) -> Example:
         references=(reference, f"{subject} always {right} {place} {time}"),
         source=source,
         group=f"group-{index // group_size}",
-        category="verb form",
+        category=CATEGORIES[index % 7 % 3],
+    )
+
+
+def _asked_suite() -> list[Example]:
+    """Twenty examples of three categories; the last has one example only."""
+    examples = [_example(1000 + index, 2) for index in range(20)]
+    kinds = ["long", "short"] * 10
+    kinds[-1] = "rare <kind>"
+    return [replace(example, category=kind) for example, kind in zip(examples, kinds, strict=True)]
+
+
+def _text_suite() -> list[Example]:
+    texts = [
+        f"{subject} waits {place} {time}" for subject in SUBJECTS for place, time in zip(PLACES, TIMES, strict=False)
+    ]
+    return [
+        Example(f"text-{index}", (), (text,), text, f"text-{index}", ("story", "letter")[index % 2])
+        for index, text in enumerate(texts[:16])
+    ]
+
+
+def _with_suites(run: Run, manifest: Manifest) -> Manifest:
+    assert manifest.judgement is not None
+    records = []
+    for name, about, metrics, examples, repeats in (
+        ("forms", "Asks for 20 forms.", ("exact_match", "length_words", "truncated"), _asked_suite(), 3),
+        ("texts", "Predicts texts.", ("nll", "bits_per_byte"), _text_suite(), 1),
+    ):
+        folder = run.suite_samples(name)
+        folder.mkdir()
+        _write_rows(folder / "examples.jsonl", [example.as_row() for example in examples])
+        digest = data_hash((folder / "examples.jsonl").read_bytes())
+        common = {
+            "origin": "made up",
+            "prompts_hash": "1d" * 8,
+            "max_new_tokens": 40,
+            "temperature": 0.7 * (repeats > 1),
+        }
+        records.append(SuiteRecord(**said, **common, data_hash=digest, repeats=repeats))
+    judge = manifest.experiment.judge.model_copy(update={"suites": ("forms.yaml", "texts.yaml")})
+    judgement = manifest.judgement.model_copy(update={"suites": tuple(records), "rule_hash": judge.fingerprint()})
+    experiment = manifest.experiment.model_copy(update={"judge": judge})
+    return manifest.model_copy(update={"experiment": experiment, "judgement": judgement})
+
+
+def _write_suite_answers(run: Run, judgement: str) -> None:
+    skills = {COPY_INPUT: 0.0, BASE: 0.4, BASE_AGAIN: 0.4, TUNED: 0.7}
+    for arm, skill in skills.items():
+        rows = []
+        for index, example in enumerate(_asked_suite()):
+            for repeat in range(3):
+                drawn = _sample(replace(example, id=f"{example.id} {repeat}"), index, arm, skill)
+                rows.append(replace(drawn, example=example.id, judgement=judgement, repeat=repeat))
+        _write_rows(run.suite_samples("forms") / f"{arm}.jsonl", [row.as_row() for row in rows])
+    for arm, factor in ((BASE, 1.0), (BASE_AGAIN, 1.0), (TUNED, 1.03)):
+        predicted = [_predicted(example, arm, factor, judgement) for example in _text_suite()]
+        _write_rows(run.suite_samples("texts") / f"{arm}.jsonl", [row.as_row() for row in predicted])
+
+
+def _predicted(example: Example, arm: str, factor: float, judgement: str) -> Sample:
+    tokens = len(example.source.split())
+    nats = tokens * factor * (2.5 + random.Random(example.id + arm.removesuffix("-again")).random())
+    return Sample(
+        example=example.id,
+        arm=arm,
+        judgement=judgement,
+        prompt_hash=example.id,
+        prompt_tokens=0,
+        text="",
+        token_ids=(),
+        finish_reason="stop",
+        measured={"nll_nats": nats, "nll_tokens": tokens, "text_bytes": len(example.source.encode())},
     )
 
 
@@ -125,7 +224,7 @@ def _sample(example: Example, index: int, arm: str, skill: float) -> Sample:
         example=example.id,
         arm=arm,
         judgement="",
-        prompt_hash=f"prompt of {example.id}",
+        prompt_hash=f"{'solved examples and the ' if arm == FEW_SHOT else ''}prompt of {example.id}",
         prompt_tokens=24,
         text=text,
         token_ids=tokens,
@@ -158,9 +257,9 @@ def _logged_step(step: int) -> dict[str, Any]:
         "steps": 400,
         "epoch": step / 133,
         "loss": 0.31 + 2.1 / (1 + step / 40) + 0.06 * noise,
-        "learning_rate": 2e-4,
-        "gradient_norm": 1.0,
-        "tokens_per_s": 900.0,
+        "learning_rate": 2e-4 * min(step / 40, 1) * (1 - step / 800),
+        "gradient_norm": 0.8 + 0.4 * noise + 40 / step,
+        "tokens_per_s": 900.0 + 30 * noise,
         "loss_tokens": 310 * step,
         "elapsed_s": 0.6 * step,
         "memory_bytes": 1_800_000_000,
@@ -258,3 +357,12 @@ def _tuning(tuned: WeightsRecord) -> Tuning:
         template_hash="5e" * 8,
         tuned=tuned,
     )
+
+
+@pytest.fixture(scope="session")
+def isolated() -> None:
+    """Skips what runs untrusted code where it cannot be isolated."""
+    try:
+        require_sandbox()
+    except UserError as error:
+        pytest.skip(str(error))

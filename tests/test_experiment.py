@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from whetstone.data_section import FilesSource, FindingCode, GrammarSource, ParallelSource
 from whetstone.errors import UserError
 from whetstone.evaluate.sample import ARMS as ARMS_OF_ALL
-from whetstone.experiment import ExtraArm, Judge, load_experiment
+from whetstone.experiment import load_experiment
+from whetstone.judge_section import ExtraArm, Judge
 from whetstone.recipes import recipe_names, recipe_path, recipe_summary
 
 GOOD = """\

@@ -8,7 +8,8 @@ import pytest
 
 from whetstone.data_section import Data, GrammarSource
 from whetstone.errors import UserError
-from whetstone.experiment import Experiment, Judge
+from whetstone.experiment import Experiment
+from whetstone.judge_section import Judge
 from whetstone.model_section import Model
 from whetstone.run import Run, list_runs
 from whetstone.tune_section import Tune

@@ -1,140 +1,30 @@
 """The experiment: one YAML file that says what to tune, on what, and by which rule it will be judged.
 
 Notable: every key is typed and documented here and nowhere else; unknown keys, wrong types and impossible values are
-one line that names file, line, key and mend; the rule under ``judge`` has a hash of its own, so that it can be frozen
-before the first token is generated.
+one line that names file, line, key and mend.
 """
 
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from whetstone.data_section import CatalogueSource, Data, FilesSource, ParallelSource, Source
+from whetstone.judge_section import Judge
 from whetstone.model_section import Model
-from whetstone.section import Count, KeyedError, Section, Seed, stable_hash
+from whetstone.section import KeyedError, Section, stable_hash
 from whetstone.source_name import is_hub_name
+from whetstone.suites import suite_names
 from whetstone.tune_section import Tune
 from whetstone.yaml_source import YamlSource
 
-__all__ = [
-    "NAME_PATTERN",
-    "Experiment",
-    "ExtraArm",
-    "Generation",
-    "Judge",
-    "MustImprove",
-    "MustNotRegress",
-    "Serve",
-    "load_experiment",
-]
+__all__ = ["NAME_PATTERN", "Experiment", "Serve", "load_experiment"]
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a run may be called: a plain folder name on every system."""
-
-_ARM_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
-"""What an arm may be called: as a run, but without a dot, which parts the keys of a report."""
-
-_TAKEN = ("copy-input", "base", "base-again", "tuned", "examples")
-"""The arms of every comparison, and what lies beside their files."""
-
-_OWN = re.compile(r"(tuned|base|merged)(@.*)?")
-
-GateMetric = Literal["exact_match", "over_edit", "empty", "too_short", "extra_text", "truncated"]
-"""The metrics that have a better direction; the others describe."""
-
-
-class Generation(Section):
-    """How every arm answers; temperature 0 is greedy."""
-
-    max_new_tokens: Count = 64
-    temperature: Annotated[float, Field(ge=0)] = 0.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: Seed = 0
-    batch_size: Count = 32
-
-
-class MustImprove(Section):
-    """Gate: the tuned arm is better than ``over`` on ``metric``, beyond chance."""
-
-    metric: GateMetric = "exact_match"
-    over: Literal["base", "copy-input"] = "base"
-
-
-class MustNotRegress(Section):
-    """Gate: the tuned arm is not worse than ``over`` on ``metric`` by ``margin`` or more."""
-
-    metric: GateMetric
-    over: Literal["base", "copy-input"] = "base"
-    margin: Annotated[float, Field(gt=0)]
-
-
-class ExtraArm(Section):
-    """One more arm: measured and described like the four, and no part of any gate."""
-
-    name: Annotated[str, Field(pattern=f"^{_ARM_PATTERN}$")]
-    model: Annotated[str, Field(min_length=1)]
-    """``tuned``, ``base`` or ``merged`` (the adapter merged into the base) of this run, perhaps with ``@float32``,
-    ``@bfloat16``, ``@int8`` or ``@nf4``; anything else names a model as in ``whet chat``: ``run:OTHER``,
-    ``DIR+ADAPTER``, ``gguf:FILE``, ``mlx:DIR``, ``http://HOST/v1#MODEL``."""
-
-    @model_validator(mode="after")
-    def _name_is_free(self) -> "ExtraArm":
-        # Some file systems take upper and lower case for the same name.
-        if self.name.casefold() in _TAKEN:
-            raise KeyedError("name", f"'{self.name}' is taken by what every comparison has; give another name")
-        return self
-
-    @property
-    def own(self) -> tuple[str, str] | None:
-        """Which model of this run it is, and its precision with the sign before it; None where it is another model."""
-        found = _OWN.fullmatch(self.model)
-        return None if found is None else (found[1], found[2] or "")
-
-    @property
-    def baseline(self) -> Literal["base", "tuned"]:
-        """The arm that it is a variant of, and is compared with."""
-        return "base" if self.own is not None and self.own[0] == "base" else "tuned"
-
-
-class Judge(Section):
-    """The rule of the verdict, fixed before generation."""
-
-    generation: Generation = Generation()
-    max_examples: Count | None = None
-    """Judge on the first so many held-out examples (in split order); all of them when left out."""
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    must_improve: Annotated[tuple[MustImprove, ...], Field(min_length=1)] = (
-        MustImprove(over="base"),
-        MustImprove(over="copy-input"),
-    )
-    must_not_regress: tuple[MustNotRegress, ...] = ()
-    arms: tuple[ExtraArm, ...] = ()
-    """Models that are measured beside the four arms: quantised, merged or served variants, or any others."""
-
-    @model_validator(mode="after")
-    def _arms_differ_in_name(self) -> "Judge":
-        names = [arm.name.casefold() for arm in self.arms]
-        for arm in self.arms:
-            if names.count(arm.name.casefold()) > 1:
-                raise KeyedError("arms", f"more than one is called '{arm.name}'; give each a name of its own")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _what_was_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out arms where there are none, so that a rule without them keeps its hash."""
-        return {key: value for key, value in handler(self).items() if key != "arms" or value}
-
-    def rules(self) -> tuple[MustImprove | MustNotRegress, ...]:
-        """All statistical gates, in the order in which they are reported."""
-        return (*self.must_improve, *self.must_not_regress)
-
-    def fingerprint(self) -> str:
-        """The hash that is written into the run before the first token is generated."""
-        return stable_hash(self.model_dump(mode="json"))
 
 
 class Serve(Section):
@@ -216,7 +106,8 @@ def _with_absolute_paths(experiment: Experiment, folder: Path, yaml: YamlSource)
         arm if arm.own else arm.model_copy(update={"model": paths.reference(arm.model)})
         for arm in experiment.judge.arms
     )
-    judge = experiment.judge.model_copy(update={"arms": tuple(arms)})
+    suites = tuple(paths.suite(name, index) for index, name in enumerate(experiment.judge.suites))
+    judge = experiment.judge.model_copy(update={"arms": tuple(arms), "suites": suites})
     return experiment.model_copy(update={"model": model, "data": data, "judge": judge})
 
 
@@ -252,6 +143,17 @@ class _Paths:
         """The name of a model; files and folders in it that are beside the experiment become absolute."""
         kind, colon, named = text.partition(":") if text.startswith(("gguf:", "mlx:")) else ("", "", text)
         return kind + colon + "+".join(map(self._weights, named.split("+")))
+
+    def suite(self, text: str, index: int) -> str:
+        """A suite of the package by its name, or a file."""
+        if text in suite_names():
+            return text
+        if text.endswith(".yaml"):
+            return self.existing(text, "judge", "suites", index)
+        known = ", ".join(suite_names())
+        raise self.yaml.problem(
+            ("judge", "suites", index), f"'{text}' is neither a suite of the package ({known}) nor a .yaml file"
+        )
 
     def _weights(self, text: str) -> str:
         body, sign, precision = text.rpartition("@")

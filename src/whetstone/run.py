@@ -23,6 +23,7 @@ import whetstone
 from whetstone.errors import UserError
 from whetstone.experiment import Experiment
 from whetstone.files import read_json, write_json
+from whetstone.judge_section import HELD_OUT
 from whetstone.section import stable_hash
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "RetentionRecord",
     "Run",
     "SettingsRecord",
+    "SuiteRecord",
     "Tuning",
     "WeightsRecord",
     "installed_packages",
@@ -156,7 +158,7 @@ class Tuning(Record):
 
 
 class ArmRecord(Record):
-    """An arm beside the four: what answered, as it was opened.
+    """An arm beside the usual ones: what answered, as it was opened.
 
     Attributes:
         name: Of the arm.
@@ -189,6 +191,36 @@ class ArmRecord(Record):
         return stable_hash(self.model_dump(mode="json", exclude={"name", "ref", "origin"}))
 
 
+class SuiteRecord(Record):
+    """A suite that was asked beside the held-out examples, as it was frozen.
+
+    Attributes:
+        name: Of its file, without the ending.
+        about: What it measures, in its own words.
+        origin: The suite of the package by name, or the path of the file.
+        data_hash: Of the file of its examples.
+        prompts_hash: Of the prompts.
+        metrics: What it is scored with.
+        repeats: How many answers each of its examples has.
+        max_new_tokens: The longest answer.
+        temperature: Zero is greedy.
+    """
+
+    name: str
+    about: str
+    origin: str
+    data_hash: str
+    prompts_hash: str
+    metrics: tuple[str, ...]
+    repeats: int
+    max_new_tokens: int
+    temperature: float
+
+    def fingerprint(self) -> str:
+        """Hash of what is asked and how it is scored; not of where it came from."""
+        return stable_hash(self.model_dump(mode="json", exclude={"about", "origin"}))
+
+
 class Judgement(Record):
     """What was fixed before the first token was generated, so that every row can say which judgement it belongs to."""
 
@@ -201,7 +233,13 @@ class Judgement(Record):
     device: str
     packages: dict[str, str]
     arms: tuple[ArmRecord, ...] = ()
-    """Those beside the four."""
+    """Those beside the usual ones."""
+    suites: tuple[SuiteRecord, ...] = ()
+    """Those beside the held-out examples."""
+    shots: tuple[str, ...] = ()
+    """The training examples that the few-shot arm is shown."""
+    no_few_shot: str | None = None
+    """Why there is no few-shot arm, where one was asked for."""
 
     def identity(self) -> dict[str, str]:
         """What two judgements must share for their rows to be mixed, by name; not when, and not from which folder."""
@@ -214,6 +252,8 @@ class Judgement(Record):
             "device": self.device,
             "packages": stable_hash(self.packages),
             **{f"arm {arm.name}": arm.fingerprint() for arm in self.arms},
+            **{f"suite {suite.name}": suite.fingerprint() for suite in self.suites},
+            **({"few-shot examples": stable_hash(self.shots)} if self.shots else {}),
         }
 
     def fingerprint(self) -> str:
@@ -292,6 +332,10 @@ class Run:
     def samples(self) -> Path:
         """The folder of evidence: ``examples.jsonl`` and one file an arm."""
         return self.path / "samples"
+
+    def suite_samples(self, suite: str) -> Path:
+        """Where the evidence of a suite is: of the held-out examples beside the folders of the others."""
+        return self.samples if suite == HELD_OUT else self.samples / suite
 
     @property
     def report(self) -> Path:
@@ -376,6 +420,12 @@ class Run:
         (self.path / "run.json").unlink(missing_ok=True)
         for child in self.path.iterdir():
             if child.name != ".lock":
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+
+    def forget_judgement(self) -> None:
+        """Deletes samples and reports."""
+        for folder in (self.samples, self.report):
+            for child in folder.glob("*"):
                 shutil.rmtree(child) if child.is_dir() else child.unlink()
 
     @contextlib.contextmanager

@@ -65,3 +65,17 @@ def test_engines_beside_their_peers() -> None:
     assert all(same == rows or gap < 1e-4 for same, rows, gap in compared.values())
     soak = result["soak"]
     assert soak["finished"] + soak["left"] == soak["requests"] == 200
+
+
+def test_calibration_of_the_statistics() -> None:
+    checks = _run("calibration")["checks"]
+    assert len({(check["what"], check["scores"]) for check in checks}) == len(checks) == 63
+    rates = {
+        name: [check["value"] for check in checks if check["what"] == name] for name in (c["what"] for c in checks)
+    }
+    # Two dozen worlds show a method that is broken, not one that is a little off.
+    assert max(rates["base called better or worse than base"]) < 0.3
+    assert max(rates["the same, stopped as soon as it is"]) < 0.3
+    assert min(rates["95% interval of the difference covers it"]) > 0.7
+    assert min(rates["power at the minimum detectable effect"]) > 0.4
+    assert max(rates["rows read before stopping at twice that effect"]) < 0.7

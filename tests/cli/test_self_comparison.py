@@ -6,7 +6,8 @@ import pytest
 
 from whetstone.data_section import Data, GrammarSource
 from whetstone.evaluate.judge import judge
-from whetstone.experiment import Experiment, Generation, Judge, MustImprove
+from whetstone.experiment import Experiment
+from whetstone.judge_section import Generation, Judge, MustImprove
 from whetstone.model_section import Model
 from whetstone.report.summary import summarise
 from whetstone.run import Run
@@ -29,5 +30,6 @@ def test_never_ship(tmp_path: Path, seed: int) -> None:
     judge(run, experiment, base_folder(run, experiment), fresh=False, progress=lambda done, total: None)
     summary = summarise(run)
     assert summary.verdict.outcome != "SHIP"
-    base, tuned = summary.evidence.samples["base"], summary.evidence.samples["tuned"]
-    assert [sample.token_ids for sample in base] != [sample.token_ids for sample in tuned]
+    evidence = summary.held_out.evidence
+    base, tuned = ([evidence.answers(arm, n)[0].token_ids for n in range(36)] for arm in ("base", "tuned"))
+    assert base != tuned

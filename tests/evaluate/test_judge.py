@@ -18,7 +18,8 @@ from whetstone.data_section import Data, GrammarSource
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator
 from whetstone.evaluate.judge import judge
-from whetstone.experiment import Experiment, ExtraArm, Generation, Judge
+from whetstone.experiment import Experiment
+from whetstone.judge_section import ExtraArm, Generation, Judge
 from whetstone.model_section import Model, Scratch
 from whetstone.models.adapter import add_adapter, load_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
@@ -133,8 +134,9 @@ def arms_of(run: Run, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -
     def collect(prompts: Any, generators: Sequence[Generator], *rest: Any) -> None:
         taken.extend(generators)
 
-    monkeypatch.setattr("whetstone.evaluate.judge.TorchEngine", Opened)
+    monkeypatch.setattr("whetstone.evaluate.candidate.TorchEngine", Opened)
     monkeypatch.setattr("whetstone.evaluate.judge.collect", collect)
+    monkeypatch.setattr("whetstone.evaluate.judge.look_again", lambda run, experiment, judged: None)
     judge(run, experiment, None, fresh=False, progress=lambda done, total: None)
     found: dict[str, torch.Tensor] = {}
     for generator in (*taken, *taken):
@@ -265,8 +267,8 @@ def test_variants_are_measured_like_any_arm(base: Path, tmp_path: Path) -> None:
         assert all(row["token_ids"] and row["memory_bytes"] and row["end_s"] > 0 for row in rows)
     assert [row["text"] for row in rows_of(run, "tuned-again")] == [row["text"] for row in tuned]
     summary = summarise(run)
-    assert [found.baseline for found in summary.variants] == ["tuned", "tuned", "base", "tuned"]
-    assert [arm.arm for arm in summary.arms][4:] == ["tuned-again", "tuned-int8", "base-nf4", "merged-bf16"]
+    assert [found.baseline for found in summary.held_out.variants] == ["tuned", "tuned", "base", "tuned"]
+    assert [arm.arm for arm in summary.held_out.arms][5:] == ["tuned-again", "tuned-int8", "base-nf4", "merged-bf16"]
 
 
 def test_a_comparison_with_extra_arms_goes_on_where_it_was_interrupted(base: Path, tmp_path: Path) -> None:
@@ -291,7 +293,7 @@ def test_a_judgement_that_knew_no_extra_arms_is_the_same_judgement(base: Path, t
     assert written.pop("arms") == []
     then = Judgement.model_validate(written, strict=False)
     assert then == now
-    names = {"rule", "data", "prompts", "base weights", "candidate weights", "device", "packages"}
+    names = {"rule", "data", "prompts", "base weights", "candidate weights", "device", "packages", "few-shot examples"}
     assert then.identity().keys() == names
 
 
@@ -382,5 +384,5 @@ def test_a_served_model_is_an_arm(base: Path, tmp_path: Path, server: str) -> No
     summary = summarise(run)
     (proof,) = [gate for gate in summary.verdict.gates if "same prompts" in gate.name]
     assert (proof.state, "served: rendered by the server" in proof.reason) == ("passed", True)
-    assert summary.arms[-1].speed is not None
-    assert summary.arms[-1].speed.tokens_per_s is not None
+    assert summary.held_out.arms[-1].speed is not None
+    assert summary.held_out.arms[-1].speed.tokens_per_s is not None

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from whetstone import cores as cores_of_here
+from whetstone.cores import usable_cores
 from whetstone.models import device
-from whetstone.models.device import limit_threads, usable_cores
+from whetstone.models.device import limit_threads
 
 Cgroups = Callable[[str, dict[str, str]], None]
 
@@ -26,8 +28,8 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
             path = tmp_path / "fs" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-        monkeypatch.setattr(device, "_MEMBERSHIP", tmp_path / "membership")
-        monkeypatch.setattr(device, "_CGROUPS", tmp_path / "fs")
+        monkeypatch.setattr(cores_of_here, "_MEMBERSHIP", tmp_path / "membership")
+        monkeypatch.setattr(cores_of_here, "_CGROUPS", tmp_path / "fs")
 
     return make
 
@@ -70,7 +72,7 @@ def test_cores_are_limited_by_where_the_process_may_run(cgroups: Cgroups, monkey
 
 
 def test_without_control_groups_all_cores_are_usable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(device, "_MEMBERSHIP", tmp_path / "none")
+    monkeypatch.setattr(cores_of_here, "_MEMBERSHIP", tmp_path / "none")
     assert usable_cores() >= 1
 
 

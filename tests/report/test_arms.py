@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from whetstone.evaluate.sample import ARMS
-from whetstone.experiment import ExtraArm
+from whetstone.judge_section import ExtraArm
 from whetstone.report.charts import forest_svg
 from whetstone.report.machine import as_json
 from whetstone.report.markdown import render_markdown

@@ -50,7 +50,7 @@ def test_the_forest_plot_writes_every_difference_and_n(summary: Summary) -> None
     svg = forest_svg(summary)
     assert svg is not None
     texts = [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
-    assert sum("points [" in text for text in texts) == len(summary.comparisons)
+    assert sum("points [" in text for text in texts) == len(summary.held_out.comparisons)
     assert texts.index("Exact match") < texts.index("Over-edit ↓") < texts.index("Truncated ↓")
     assert "n = 30" in texts
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from whetstone.evaluate.sample import ARMS
-from whetstone.experiment import ExtraArm
+from whetstone.judge_section import ExtraArm
 from whetstone.report.page import render_page
 from whetstone.report.summary import summarise
 from whetstone.report.write import write_report

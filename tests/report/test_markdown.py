@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from whetstone.evaluate.sample import ARMS
 from whetstone.report.markdown import render_markdown
 from whetstone.report.summary import summarise
 from whetstone.report.write import write_report
@@ -28,13 +29,13 @@ def row_of(text: str, *start: str) -> list[str]:
 def test_the_numbers_are_those_of_the_json_report(run: Run) -> None:
     report = json.loads((run.report / "report.json").read_text())
     text = (run.report / "report.md").read_text()
-    for over in ("base", "copy-input"):
+    for over in ("base", "copy-input", "few-shot"):
         found = report["comparisons"]["exact_match"][over]
         shown = row_of(text, "Exact match", "higher is better", over)[3:]
         assert shown[0] == f"{100 * found['difference']:+.1f} points".replace("-", "−")
         assert shown[2] == str(found["n"])
     cells = next(line for line in text.splitlines() if line.startswith("| Exact match:")).split(" | ")
-    for cell, arm in zip(cells[1:], ("copy-input", "base", "base-again", "tuned"), strict=True):
+    for cell, arm in zip(cells[1:], ARMS, strict=True):
         assert f"**{report['arms'][arm]['exact_match']['mean']:.1%}**" in cell
     assert row_of(text, "**Base wrong**")[1] == f"{report['flips']['fixed']} fixed"
 
@@ -84,7 +85,7 @@ def test_the_json_report_is_strict_json_and_names_its_schema(run: Run) -> None:
         raise ValueError(constant)
 
     report = json.loads((run.report / "report.json").read_text(), parse_constant=refuse)
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["verdict"]["exit_code"] in (0, 1, 3)
     assert report["manifest"] == json.loads((run.path / "run.json").read_text())
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from whetstone.experiment import MustImprove
+from whetstone.evaluate.sample import ARMS
+from whetstone.judge_section import MustImprove
 from whetstone.report.markdown import render_markdown
 from whetstone.report.page import render_page
 from whetstone.report.palette import DARK, LIGHT
@@ -72,7 +73,7 @@ def test_hostile_texts_are_shown_as_text(run: Run) -> None:
 
 def test_hostile_examples_are_shown_as_text(run: Run) -> None:
     edit(run.samples / "examples.jsonl", set_source(HOSTILE))
-    for arm in ("copy-input", "base", "base-again", "tuned"):
+    for arm in ARMS:
         edit(run.samples / f"{arm}.jsonl", lambda row: row.update(example=row["example"] + HOSTILE))
     html = page_of(run)
     assert html.count("&lt;/style&gt;") > 30
@@ -116,7 +117,7 @@ def test_without_changes_the_page_says_so(run: Run) -> None:
 
 
 def test_only_the_examples_leaves_no_number_about_answers(run: Run) -> None:
-    for arm in ("copy-input", "base", "base-again", "tuned"):
+    for arm in ARMS:
         (run.samples / f"{arm}.jsonl").unlink()
     run.update(tuning=None, judgement=None, base=None, data=None, git_commit=None)
     html = page_of(run)
@@ -222,6 +223,6 @@ def test_a_loss_that_no_gate_looks_at_is_said_beside_the_gates(make_run: Callabl
     blind = manifest.experiment.judge.model_copy(update={"must_not_regress": (), "must_improve": gates})
     run.update(experiment=manifest.experiment.model_copy(update={"judge": blind}))
     summary = summarise(run)
-    assert "exact_match" in [found.metric.name for found in summary.unguarded_losses]
+    assert "exact_match" in [found.metric.name for _, found in summary.unguarded_losses]
     for text in (render_page(summary), render_markdown(summary)):
         assert "Outside the rule: Exact match" in text

@@ -82,6 +82,31 @@ class TestComparePaired:
         tail = sum(math.comb(flipped, count) for count in range(min(fixed, broken) + 1)) / 2**flipped
         assert p_value == pytest.approx(min(1.0, 2 * tail))
 
+    def test_stored_pairs_equal_scipy(self) -> None:
+        # Computed with scipy 1.17.1: permutation_test(permutation_type="samples") over all 1024 patterns of signs, and
+        # bootstrap(method="BCa", paired=True) with a million resamples at the expanded level.
+        baseline = [0.42, 0.55, 0.31, 0.78, 0.64, 0.20, 0.91, 0.47, 0.58, 0.36]
+        candidate = [0.61, 0.54, 0.48, 0.85, 0.62, 0.44, 0.93, 0.71, 0.55, 0.52]
+        compared = compare_paired(baseline, candidate, range(10), level=0.9, resamples=100_000)
+        assert compared.p_value == pytest.approx(28 / 1024)
+        assert compared.interval.method == "BCa bootstrap over 10 groups"
+        assert (compared.interval.low, compared.interval.high) == pytest.approx((0.040, 0.166), abs=0.0021)
+
+    def test_sign_flips_of_flips_are_mcnemar(self) -> None:
+        baseline, candidate, groups = arms_of(Flips(5, 8, 2, 5))
+        p_value = compare_paired(baseline, candidate, groups).p_value
+        reference = stats.permutation_test(
+            (candidate[candidate != baseline], baseline[candidate != baseline]),
+            lambda after, before: np.mean(after - before),
+            permutation_type="samples",
+            alternative="two-sided",
+        )
+        # Cut into halves, no example is a flip of one any longer, and signs are flipped instead.
+        halves = compare_paired(baseline / 2, candidate / 2, groups)
+        assert halves.p_method == "exact sign flip over 10 differing groups"
+        assert p_value == pytest.approx(reference.pvalue)
+        assert p_value == pytest.approx(halves.p_value)
+
     @pytest.mark.parametrize(("fixed", "broken"), [(0, 0), (1, 0), (0, 4), (12, 5), (40, 0)])
     def test_score_interval_ends_where_the_score_test_rejects(self, fixed: int, broken: int) -> None:
         n = 40

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 
 from whetstone.stats import resample
 from whetstone.stats.resample import FloatArray, GroupSums, bootstrap_bounds, sign_flip_p
@@ -135,3 +136,86 @@ def test_bounds_move_with_the_scale_of_the_values_however_small_or_large(scale: 
     scaled = bootstrap_bounds(GroupSums(scale * grouped.sums, grouped.sizes), level=0.95, resamples=2_000, seed=0)
     assert np.array(scaled[:2]) / scale == pytest.approx(np.array(plain[:2]), rel=1e-9)
     assert scaled[2] == plain[2]
+
+
+def flips_in_groups(groups: int, seed: int) -> GroupSums:
+    random = np.random.default_rng(seed)
+    sizes = random.integers(1, 4, groups)
+    sums = random.binomial(sizes, 0.2) - random.binomial(sizes, 0.1)
+    return GroupSums.of(np.repeat(sums / sizes, sizes), np.repeat(np.arange(groups), sizes))
+
+
+def test_distinct_pairs_count_all_groups() -> None:
+    thirds = np.array([1.0, 0.1 + 0.2, 0.3, 1.0, 1.0])
+    pairs, counts = GroupSums.of(np.repeat(thirds, 1), np.arange(5)).pairs
+    assert pairs.sums == pytest.approx([0.3, 1.0])  # 0.1 + 0.2 is not 0.3 in the last bit, and still is one value
+    assert counts.tolist() == [2, 3]
+    grouped = flips_in_groups(3000, 0)
+    pairs, counts = grouped.pairs
+    assert counts.sum() == 3000
+    assert (counts @ pairs.sums) / (counts @ pairs.sizes) == pytest.approx(grouped.mean)
+    assert pairs.count == len(set(zip(np.round(grouped.sums, 6), grouped.sizes, strict=True)))
+
+
+def test_counts_of_pairs_are_distributed_as_groups_drawn_one_by_one() -> None:
+    grouped = flips_in_groups(1500, 1)
+    counted = resample._counted_means(*grouped.pairs, 4000, 0)
+    drawn = resample._drawn_means(grouped, 4000, 1)
+    # Means of a lattice are compared by quantiles and by moments: a Kolmogorov-Smirnov test wants no ties.
+    assert stats.ks_2samp(counted, drawn).pvalue > 1e-4
+    assert stats.ttest_ind(counted, drawn).pvalue > 1e-4
+    assert np.std(counted) == pytest.approx(np.std(drawn), rel=0.05)
+
+
+def test_bounds_from_counts_equal_those_of_groups_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    grouped = flips_in_groups(2000, 2)
+    low, high, method = bootstrap_bounds(grouped, level=0.95, resamples=10_000, seed=0)
+    monkeypatch.setattr(resample, "SLOW_GROUPS", 10_000)
+    plain_low, plain_high, plain_method = bootstrap_bounds(grouped, level=0.95, resamples=10_000, seed=0)
+    assert (low, high) != (plain_low, plain_high)
+    assert method == plain_method == "BCa bootstrap over 2000 groups"
+    assert (low, high) == pytest.approx((plain_low, plain_high), abs=0.03 * (plain_high - plain_low))
+
+
+def test_counts_do_not_see_the_order_of_examples() -> None:
+    random = np.random.default_rng(3)
+    values, numbers = random.integers(0, 4, 6000) / 3, np.arange(6000) // 4
+    order = random.permutation(6000)
+    first, second = GroupSums.of(values, numbers), GroupSums.of(values[order], numbers[order])
+    bounds = [bootstrap_bounds(grouped, level=0.95, resamples=300, seed=0) for grouped in (first, second)]
+    assert bounds[0][:2] == pytest.approx(bounds[1][:2], rel=1e-12)
+
+
+def test_very_many_groups_take_student_beside_the_bca(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(4)
+    sizes = random.integers(1, 6, 3000).astype(float)
+    grouped = GroupSums(sizes * random.lognormal(size=3000), sizes)
+    low, high, method = bootstrap_bounds(grouped, level=0.95, resamples=4000, seed=0)
+    assert method == "BCa bootstrap over 3000 groups"
+    monkeypatch.setattr(resample, "MANY_GROUPS", 2999)
+    student_low, student_high, method = bootstrap_bounds(grouped, level=0.95, resamples=4000, seed=0)
+    assert method == "Student's t, cluster-robust and corrected for skewness, over 3000 groups"
+    assert (student_low, student_high) == pytest.approx((low, high), abs=0.04 * (high - low))
+    assert grouped.mean - student_low < student_high - grouped.mean
+
+
+def test_error_of_the_mean_equals_statsmodels() -> None:
+    random = np.random.default_rng(5)
+    values, numbers = random.normal(size=200), random.integers(0, 30, 200)
+    fit = OLS(values, np.ones(200)).fit(cov_type="cluster", cov_kwds={"groups": numbers})
+    assert GroupSums.of(values, numbers).mean_error == pytest.approx(fit.bse[0])
+    assert GroupSums.of(1e-300 * values, numbers).mean_error == pytest.approx(1e-300 * fit.bse[0])
+
+
+def test_very_many_signs_are_drawn_beside_a_normal_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(6)
+    sums = random.standard_t(3, size=400) + 0.25
+    plain, method = sign_flip_p(sums, resamples=20_000, seed=0)
+    assert method == "sign flip over 400 differing groups, 20000 draws"
+    monkeypatch.setattr(resample, "MANY_GROUPS", 50)
+    mixed, method = sign_flip_p(sums, resamples=20_000, seed=1)
+    assert method.endswith("draws, the 350 of the smallest sums in the normal limit")
+    assert 0.001 < plain < 0.5
+    assert mixed == pytest.approx(plain, abs=5 * math.sqrt(2 * plain * (1 - plain) / 20_000))
+    shuffled, _ = sign_flip_p(random.permutation(sums), resamples=20_000, seed=1)
+    assert shuffled == mixed

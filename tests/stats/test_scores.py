@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from whetstone.errors import UserError
+from whetstone.stats.resample import IntArray
 from whetstone.stats.scores import ArmScores, PairedScores
 
 
@@ -56,3 +57,18 @@ def test_difference_is_candidate_minus_baseline() -> None:
     assert np.array_equal(difference.values, [1, 0, -2])
     assert difference.grouped.sums.tolist() == [-2, 1]
     assert difference.grouped.sizes.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8])
+def test_numbers_in_an_array_group_as_their_names_do(dtype: type) -> None:
+    groups: IntArray = np.random.default_rng(0).integers(0, 90, 200).astype(dtype)
+    values = np.random.default_rng(1).normal(size=200)
+    numbered, named = (
+        ArmScores.of("arm", values, groups),
+        ArmScores.of("arm", values, [f"g{group}" for group in groups]),
+    )
+    assert np.array_equal(numbered.grouped.sums, named.grouped.sums)
+    assert np.array_equal(numbered.grouped.sizes, named.grouped.sizes)
+    assert sorted(set(numbered.group_numbers.tolist())) == list(range(len(set(groups.tolist()))))
+    with pytest.raises(UserError, match="one group says nothing"):
+        ArmScores.of("arm", values, np.zeros(200, dtype=dtype))

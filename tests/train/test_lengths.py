@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from whetstone.data.example import Example, Message
 from whetstone.data.split import Splits
 from whetstone.data_section import Data
-from whetstone.experiment import Generation, Judge
+from whetstone.judge_section import Generation, Judge
 from whetstone.train.batch import RowLengths
 from whetstone.train.lengths import answer_findings, length_findings, summarise_lengths
 

@@ -4,8 +4,8 @@ import pytest
 
 from whetstone.data.example import Example, Message
 from whetstone.errors import UserError
-from whetstone.sandbox import Limits, run_python
-from whetstone.train.rewards import code_of, scores
+from whetstone.sandbox import Limits
+from whetstone.train.rewards import scores
 from whetstone.tune_section import Reward, Rewards
 
 EXAMPLE = Example("e", (Message("user", "q"),), ("one two",), "q", "g", tests="assert double(2) == 4")
@@ -28,29 +28,7 @@ def test_the_whole_answer_must_have_the_format() -> None:
         reward("format", "x", pattern="[")
 
 
-@pytest.mark.parametrize(
-    ("answer", "code"),
-    [
-        ("x = 1", "x = 1"),
-        ("Here it is:\n```python\nx = 1\n```\nand\n```\ny = 2\n```", "x = 1\n"),
-        ("```\nx = '``'\n```", "x = '``'\n"),
-        ("```py\nx = 1", "x = 1"),
-        ("```python\n```", ""),
-    ],
-)
-def test_code_is_the_first_fenced_block_or_all(answer: str, code: str) -> None:
-    assert code_of(answer) == code
-
-
-def _can_isolate() -> bool:
-    try:
-        run_python("")
-    except UserError:
-        return False
-    return True
-
-
-isolated = pytest.mark.skipif(not _can_isolate(), reason="this machine cannot isolate code")
+isolated = pytest.mark.usefixtures("isolated")
 
 
 @isolated

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import typer
 
+from whetstone.cli.audit import audit
 from whetstone.cli.chat import chat
 from whetstone.cli.check import check
 from whetstone.cli.compare import compare
@@ -38,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
-for verb in (demo, init, recipes, check, tune, compare, report, chat, generate, export, runs, show):
+for verb in (demo, init, recipes, check, tune, compare, report, audit, chat, generate, export, runs, show):
     app.command()(verb)
 app.add_typer(data)
 
@@ -47,8 +48,8 @@ def main() -> None:
     """Runs the command.
 
     Exit codes: 0, 1 and 3 are verdicts of ``whet compare`` (0 is also plain success, and 1 ``whet generate`` with rows
-    that failed), 2 is bad input, 70 is a defect of
-    this program (with its traceback), 130 and 143 are interrupts.
+    that failed and ``whet audit`` with claims that were flagged), 2 is bad input, 70 is a defect of this program (with
+    its traceback), 130 and 143 are interrupts.
     """
     signal.signal(signal.SIGTERM, _terminate)
     # Deprecations inside libraries are for their developers and ours, not for the person at the terminal.

@@ -43,11 +43,15 @@ class Requirements:
             # Importing it takes a tenth of a second, which commands that judge nothing need not wait for.
             from jsonschema import Draft202012Validator
             from jsonschema.exceptions import SchemaError
+            from referencing.exceptions import Unresolvable
 
             try:
                 Draft202012Validator.check_schema(self.json_schema)
-            except SchemaError as error:
-                return f"json_schema: not a JSON schema ({error.message}); mend it"
+                # What a check of the schema alone does not see: references to nothing, and patterns that are none.
+                _accepts(self.json_schema, {})
+            except (SchemaError, Unresolvable, re.error) as error:
+                reason = error.message if isinstance(error, SchemaError) else error
+                return f"json_schema: not a JSON schema ({reason}); mend it"
         return None if self.as_row() else "asks nothing; give a requirement or leave the key out"
 
     def unmet(self, answer: str) -> list[str]:
@@ -70,9 +74,15 @@ class Requirements:
 
 
 def _is_valid_json(answer: str, schema: dict[str, Any]) -> bool:
-    from jsonschema import Draft202012Validator
-
     try:
-        return Draft202012Validator(schema).is_valid(json.loads(answer))
+        return _accepts(schema, json.loads(answer))
     except (ValueError, RecursionError):
         return False
+
+
+def _accepts(schema: dict[str, Any], value: Any) -> bool:
+    """By the schema alone: a reference to another document is not fetched."""
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    return Draft202012Validator(schema, registry=Registry()).is_valid(value)

@@ -5,14 +5,18 @@ The code of an answer stands before the tests, or at the line ``# {answer}`` of 
 """
 
 import ast
+import re
+from functools import lru_cache
 from typing import Any
 
 from whetstone.data.fields import list_of, optional_text, text_of
 from whetstone.data.strict_json import RowError, kind
+from whetstone.sandbox import DEFAULT_LIMITS, Limits, Outcome, run_python
 
-__all__ = ["TEST_FIELDS", "around_answer", "tests_of"]
+__all__ = ["TEST_FIELDS", "around_answer", "code_of", "run_tests", "tests_of"]
 
 _PLACE = "\n# {answer}\n"
+_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 
 TEST_FIELDS = ("tests", "test_list", "test_setup_code", "test", "entry_point")
 """The fields of a row that may hold tests: our own, those of MBPP, those of HumanEval."""
@@ -22,6 +26,56 @@ def around_answer(tests: str) -> tuple[str, str]:
     """What stands before the code of an answer, and the tests that come after it."""
     before, place, after = f"\n{tests}".partition(_PLACE)
     return (before.removeprefix("\n"), after) if place else ("", tests)
+
+
+def code_of(answer: str) -> str:
+    """The first fenced block of an answer, or all of it where there is none; a fence may lack its end."""
+    fenced = _FENCED.search(answer)
+    return fenced.group(1) if fenced else answer
+
+
+def run_tests(
+    tests: str,
+    code: str,
+    references: tuple[str, ...] = (),
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    allow_unisolated: bool = False,
+) -> Outcome:
+    """Runs the tests of an example on the code of an answer.
+
+    Where the code gives an object that tests in another process cannot compare, the references say whose doing that is:
+    when one of them passes in the same process only, the tests ask for objects, and the code is tested there, too.
+
+    Args:
+        tests: As :func:`tests_of` gives them.
+        code: As :func:`code_of` gives it.
+        references: Answers that count as right.
+        limits: What code and tests may use.
+        allow_unisolated: Run where the code cannot be isolated, too.
+
+    Raises:
+        UserError: The code cannot be isolated here.
+    """
+    outcome = _run(tests, code, limits, allow_unisolated)
+    if outcome.gave_object and _ask_for_objects(tests, references, limits, allow_unisolated):
+        return _run(tests, code, limits, allow_unisolated, apart=False)
+    return outcome
+
+
+def _run(tests: str, code: str, limits: Limits, allow_unisolated: bool, *, apart: bool = True) -> Outcome:
+    before, checks = around_answer(tests)
+    return run_python(code, checks, before=before, limits=limits, apart=apart, allow_unisolated=allow_unisolated)
+
+
+@lru_cache(maxsize=4096)
+def _ask_for_objects(tests: str, references: tuple[str, ...], limits: Limits, allow_unisolated: bool) -> bool:
+    for code in map(code_of, references):
+        if _run(tests, code, limits, allow_unisolated).status == "passed":
+            return False
+        if _run(tests, code, limits, allow_unisolated, apart=False).status == "passed":
+            return True
+    return False
 
 
 def tests_of(row: dict[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""The arms of a comparison beside the four: any model that has a name, opened, proved, and asked as the others are.
+"""The arms of a comparison beside the usual ones: any model that has a name, opened, proved, and asked.
 
 Notable: an arm is asked with its own template. That of a variant is the base's, and so are the token ids of its
 prompts; another model has a tokenizer of its own, and a server renders the messages itself.
@@ -18,7 +18,8 @@ from whetstone.engine.open import Opened, open_engines
 from whetstone.engine.torch_engine import TorchEngine
 from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, Prompt, render_prompts
-from whetstone.experiment import Experiment, ExtraArm
+from whetstone.experiment import Experiment
+from whetstone.judge_section import ExtraArm
 from whetstone.models.ref import ModelRef, RunModel, parse_ref
 from whetstone.models.resolve import Resolver, is_there
 from whetstone.run import ArmRecord, Run
@@ -52,12 +53,14 @@ class OpenedArm:
     Attributes:
         name: Of the arm.
         model: What answers.
-        prompts: What it is asked.
     """
 
     name: str
     model: Opened
-    prompts: Sequence[Prompt]
+
+    def prompts(self, examples: Sequence[Example]) -> list[Prompt]:
+        """What it is asked: by its own template, or its server's."""
+        return render_prompts(examples, self.model.template)
 
     def record(self) -> ArmRecord:
         """What the judgement says of it."""
@@ -67,31 +70,29 @@ class OpenedArm:
         packages = {name: importlib.metadata.version(name) for name in names}
         return ArmRecord(name=self.name, **asdict(provenance), packages=packages)
 
-    def generator(self, judgement: str, device: torch.device) -> Generator:
+    def generator(self, judgement: str, device: torch.device, prompts: Sequence[Prompt]) -> Generator:
         """How it is asked.
 
         Args:
             judgement: Fingerprint of the frozen judgement.
             device: Where torch computes.
+            prompts: What it is asked.
         """
         engine, adapter = self.model.engine, self.model.adapter
         if isinstance(engine, TorchEngine):
-            return Generator(self.name, engine, adapter, judgement, device, self.prompts)
+            return Generator(self.name, engine, adapter, judgement, device, prompts)
         # What torch has on a GPU says nothing of other engines; they are measured by the process's own memory.
         elsewhere = None if self.model.template is None else torch.device("cpu")
-        return Generator(self.name, _Unforgetting(engine), adapter, judgement, elsewhere, self.prompts)
+        return Generator(self.name, _Unforgetting(engine), adapter, judgement, elsewhere, prompts)
 
 
 @contextlib.contextmanager
-def opened_arms(
-    run: Run, experiment: Experiment, examples: Sequence[Example], candidate: Path | None
-) -> Iterator[list[OpenedArm]]:
-    """Opens the arms beside the four, in their order, and closes them in the end; those of torch share weights.
+def opened_arms(run: Run, experiment: Experiment, candidate: Path | None) -> Iterator[list[OpenedArm]]:
+    """Opens the arms beside the usual ones, in their order, and closes them in the end; those of torch share weights.
 
     Args:
         run: What arms may be variants of; the caller holds its lock, under which merged weights are made.
         experiment: Says which arms.
-        examples: What they are asked.
         candidate: What is judged instead of the run's own weights.
 
     Raises:
@@ -111,10 +112,7 @@ def opened_arms(
         opened = open_engines(list(map(str, models)), runs=run.path.parent, device=experiment.model.device)
         for one in opened:
             closing.callback(one.close)
-        yield [
-            OpenedArm(arm.name, one, render_prompts(examples, one.template))
-            for arm, one in zip(arms, opened, strict=True)
-        ]
+        yield [OpenedArm(arm.name, one) for arm, one in zip(arms, opened, strict=True)]
 
 
 def _parsed(run: Run, arm: ExtraArm, key: str, candidate: Path | None) -> ModelRef:

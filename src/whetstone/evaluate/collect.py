@@ -1,8 +1,8 @@
-"""Has every arm answer every held-out example, and writes the answers of a batch as soon as it is done.
+"""Has every arm answer every example of a suite, and writes the answers of a batch as soon as it is done.
 
-The arms take turns batch by batch, so that a machine that slows down slows all of them, and the batches are the same
-for all arms. A batch is written in one piece: an interrupted comparison goes on with the first batch that is not on
-disk and ends with the rows that it would have had.
+The arms take turns batch by batch, each as often first as last, so that a machine that slows down slows all of them,
+and the batches are the same for all arms. A batch is written in one piece: an interrupted comparison goes on with the
+first batch that is not on disk and ends with the rows that it would have had.
 """
 
 import json
@@ -12,28 +12,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 
-from whetstone.data.example import Example
+from whetstone.data.example import Example, Message
 from whetstone.data.template import Template, prompt_hash
 from whetstone.engine.api import Completion, Request, Sampling
 from whetstone.errors import UserError
+from whetstone.evaluate.executed import run_answers
+from whetstone.evaluate.few_shot import with_shots
 from whetstone.evaluate.sample import COPY_INPUT, Sample
-from whetstone.experiment import Generation
 from whetstone.files import read_jsonl, write_jsonl
+from whetstone.judge_section import Generation
 from whetstone.models.device import peak_memory_bytes, reset_peak_memory
 from whetstone.section import stable_hash
 
-__all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts"]
+__all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts", "repeated"]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A held-out example as the model sees it; without token ids where a server renders the messages."""
+    """An example as the model sees it; without token ids where a server renders the messages.
+
+    Attributes:
+        example: What is asked.
+        token_ids: How.
+        hash: Of the token ids.
+        messages: What a server is asked: the example's own messages, perhaps after solved ones.
+        repeat: Which of the questions about this example it is.
+    """
 
     example: Example
     token_ids: tuple[int, ...]
     hash: str
+    messages: tuple[Message, ...]
+    repeat: int = 0
 
 
 class Answers(Protocol):
@@ -58,7 +71,8 @@ class Generator:
         adapter: Which of the engine's adapters; None asks the model itself.
         judgement: Fingerprint of the frozen judgement, written into every row.
         device: Where the weights are; None for a server's.
-        prompts: The same examples as this arm's own template, or its server, renders them; None for those of the four.
+        prompts: The same examples as this arm is asked them: by its own template, its server, or after solved ones;
+            None for the arms that are asked alike.
     """
 
     arm: str
@@ -69,21 +83,38 @@ class Generator:
     prompts: Sequence[Prompt] | None = None
 
 
-def render_prompts(examples: Sequence[Example], template: Template | None) -> list[Prompt]:
-    """Renders every example once, for all arms that are asked with this template; None leaves it to a server."""
-    prompts = []
-    for example in examples:
-        if template is None:
-            said = stable_hash([message.as_dict() for message in example.messages])
-            prompts.append(Prompt(example, (), f"messages:{said}"))
-            continue
-        token_ids = tuple(template.prompt_ids(example.messages))
-        prompts.append(Prompt(example, token_ids, prompt_hash(token_ids)))
-    return prompts
+def render_prompts(
+    examples: Sequence[Example], template: Template | None, shots: Sequence[Example] = ()
+) -> list[Prompt]:
+    """Renders every example once, for all arms that are asked with this template; None leaves it to a server.
+
+    Args:
+        examples: What to ask.
+        template: Renders messages.
+        shots: Solved examples that stand before each question.
+    """
+    asked = [with_shots(example.messages, shots) if shots else example.messages for example in examples]
+    if template is None:
+        hashes = (stable_hash([message.as_dict() for message in messages]) for messages in asked)
+        return [
+            Prompt(example, (), f"messages:{said}", messages)
+            for example, messages, said in zip(examples, asked, hashes, strict=True)
+        ]
+    rendered = map(tuple, template.prompt_ids_many(asked))
+    return [
+        Prompt(example, ids, prompt_hash(ids), messages)
+        for example, messages, ids in zip(examples, asked, rendered, strict=True)
+    ]
+
+
+def repeated(prompts: Sequence[Prompt], times: int) -> list[Prompt]:
+    """Every prompt so many times, one after the other."""
+    return [replace(prompt, repeat=repeat) for prompt in prompts for repeat in range(times)]
 
 
 def copy_input(prompts: Sequence[Prompt], judgement: str, folder: Path) -> None:
     """Writes the arm that answers with the input: what doing nothing would score."""
+    executed = run_answers([prompt.example for prompt in prompts], [prompt.example.source for prompt in prompts])
     rows = [
         Sample(
             example=prompt.example.id,
@@ -94,8 +125,10 @@ def copy_input(prompts: Sequence[Prompt], judgement: str, folder: Path) -> None:
             text=prompt.example.source,
             token_ids=(),
             finish_reason="stop",
+            repeat=prompt.repeat,
+            measured=tests.measured,
         )
-        for prompt in prompts
+        for prompt, tests in zip(prompts, executed, strict=True)
     ]
     write_jsonl(folder / f"{COPY_INPUT}.jsonl", (row.as_row() for row in rows))
 
@@ -107,6 +140,7 @@ def collect(
     generation: Generation,
     folder: Path,
     progress: Callable[[int, int], None],
+    certain: Callable[[], bool] | None = None,
 ) -> None:
     """Generates the samples that are not on disk yet.
 
@@ -117,14 +151,17 @@ def collect(
         generation: How.
         folder: Where ``<arm>.jsonl`` grows.
         progress: Told how many samples of how many are done.
+        certain: Asked from time to time, when all arms have answered as much, whether that decides; None answers all.
     """
     size = generation.batch_size
+    looks = _looks(len(prompts), size) if certain is not None else frozenset()
     done = {generator.arm: _whole_batches(generator, folder, size, prompts) for generator in generators}
     total = len(prompts) * len(generators)
     progress(sum(done.values()), total)
     warm: set[str] = set()
     for batch, start in enumerate(range(0, len(prompts), size)):
-        for generator in generators:
+        turn = batch % len(generators)
+        for generator in (*generators[turn:], *generators[:turn]):
             if start < done[generator.arm]:
                 continue
             part = (generator.prompts or prompts)[start : start + size]
@@ -139,10 +176,19 @@ def collect(
             _append(folder / f"{generator.arm}.jsonl", samples)
             done[generator.arm] += len(part)
             progress(sum(done.values()), total)
+        if certain is not None and batch in looks and certain():
+            return
+
+
+def _looks(prompts: int, size: int) -> frozenset[int]:
+    """After which batches to look: a dozen times in all, and not before a tenth is there."""
+    batches = -(-prompts // size)
+    return frozenset(max(1, round(batches * share)) - 1 for share in np.linspace(0.1, 1, 13)[:-1])
 
 
 def _request(prompt: Prompt, generator: Generator, generation: Generation) -> Request:
-    seed = int(stable_hash([generation.seed, generator.arm, prompt.example.id]), 16) % 2**63
+    stream = [generation.seed, generator.arm, prompt.example.id, *([prompt.repeat] if prompt.repeat else [])]
+    seed = int(stable_hash(stream), 16) % 2**63
     sampling = Sampling(generation.temperature, generation.top_p)
     return Request(
         prompt.token_ids,
@@ -150,7 +196,7 @@ def _request(prompt: Prompt, generator: Generator, generation: Generation) -> Re
         sampling,
         seed,
         generator.adapter,
-        messages=prompt.example.messages,
+        messages=prompt.messages,
     )
 
 
@@ -162,6 +208,9 @@ def _answer(
     completions = generator.engine.generate(requests)
     memory_bytes = None if generator.device is None else peak_memory_bytes(generator.device)
     began_s = min(completion.timing.queued_s for completion in completions)
+    own = generator.prompts is not None
+    texts = [one.text.strip() if own else template.decode(one.token_ids) for one in completions]
+    executed = run_answers([prompt.example for prompt in prompts], texts)
     return [
         Sample(
             example=prompt.example.id,
@@ -169,7 +218,7 @@ def _answer(
             judgement=generator.judgement,
             prompt_hash=prompt.hash,
             prompt_tokens=len(prompt.token_ids) or completion.usage.prompt_tokens,
-            text=template.decode(completion.token_ids) if generator.prompts is None else completion.text.strip(),
+            text=text,
             token_ids=completion.token_ids,
             finish_reason=_ended(completion, prompt, generator.arm),
             seed=request.seed if request.sampling.temperature > 0 else None,
@@ -178,8 +227,12 @@ def _answer(
             end_s=round(completion.timing.end_s - began_s, 6),
             memory_bytes=memory_bytes,
             counted_tokens=None if completion.token_ids else completion.usage.new_tokens or None,
+            repeat=prompt.repeat,
+            measured=tests.measured,
         )
-        for prompt, request, completion in zip(prompts, requests, completions, strict=True)
+        for prompt, request, completion, text, tests in zip(
+            prompts, requests, completions, texts, executed, strict=True
+        )
     ]
 
 
@@ -205,9 +258,9 @@ def _whole_batches(generator: Generator, folder: Path, size: int, prompts: Seque
     if not path.exists():
         return 0
     rows = read_jsonl(path)
-    expected = [(prompt.example.id, generator.judgement) for prompt in prompts]
+    expected = [(prompt.example.id, prompt.repeat, generator.judgement) for prompt in prompts]
     whole = len(rows) if len(rows) == len(expected) else len(rows) // size * size
-    if [(row.get("example"), row.get("judgement")) for row in rows[:whole]] != expected[:whole]:
+    if [(row.get("example"), row.get("repeat", 0), row.get("judgement")) for row in rows[:whole]] != expected[:whole]:
         whole = 0
     write_jsonl(path, rows[:whole])
     return whole

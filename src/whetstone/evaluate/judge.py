@@ -1,40 +1,49 @@
-"""Freezes the rule, then has the arms of a run answer the held-out examples.
+"""Freezes the rule, then has the arms of a run answer the held-out examples and every suite."""
 
-Notable: what QLoRA tuned is an adapter on a base in NF4, and is judged as that. Its base arms are the whole base: one
-that quantisation had damaged first would be easier to beat.
-"""
-
-import importlib.metadata
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from transformers import PreTrainedModel
 
-from whetstone.data.example import Example
 from whetstone.data.load import load_splits
+from whetstone.data.split import Splits
 from whetstone.engine.torch_engine import TorchEngine
 from whetstone.errors import UserError
-from whetstone.evaluate.arms import opened_arms
-from whetstone.evaluate.collect import Generator, Prompt, collect, copy_input, render_prompts
-from whetstone.evaluate.sample import BASE, BASE_AGAIN, TUNED
+from whetstone.evaluate.arms import OpenedArm, opened_arms
+from whetstone.evaluate.candidate import (
+    ADAPTER,
+    judged_packages,
+    load_tuned,
+    open_engine,
+    quantised_settings,
+    record_candidate,
+    tuned_folder,
+)
+from whetstone.evaluate.collect import Generator, Prompt, collect, copy_input
+from whetstone.evaluate.evidence import EXAMPLES
+from whetstone.evaluate.questions import Questions, ask_all, refuse_beyond_context
+from whetstone.evaluate.sample import BASE, BASE_AGAIN, FEW_SHOT, TUNED
+from whetstone.evaluate.second_look import Judged, look_again
 from whetstone.experiment import Experiment
-from whetstone.files import write_jsonl
+from whetstone.files import write_atomic
 from whetstone.models.fingerprint import digest_weights, record_weights
-from whetstone.models.load import LanguageModel, context_tokens, end_ids, load_weights
-from whetstone.models.quantise import nf4
-from whetstone.run import DataRecord, Judgement, Manifest, Run, SettingsRecord, WeightsRecord, installed_packages, now
-from whetstone.section import stable_hash
+from whetstone.models.load import LanguageModel, context_tokens
+from whetstone.run import DataRecord, Judgement, Manifest, Run, WeightsRecord, now
 from whetstone.train.tune import load_base
 
 __all__ = ["judge"]
 
-_ADAPTER = "tuned"
-
 
 def judge(
-    run: Run, experiment: Experiment, candidate: Path | None, *, fresh: bool, progress: Callable[[int, int], None]
+    run: Run,
+    experiment: Experiment,
+    candidate: Path | None,
+    *,
+    fresh: bool,
+    progress: Callable[[int, int], None],
+    certain: Callable[[str], bool] | None = None,
 ) -> None:
     """Generates the samples of all arms into the run; what is there already is kept.
 
@@ -45,18 +54,60 @@ def judge(
             adapter that is named so is put on the whole base, also in a run of QLoRA.
         fresh: Throw away the samples and the frozen rule of an earlier comparison.
         progress: Told how many samples of how many are done.
+        certain: Asked after some of the answers to a suite whether they decide; None has all examples answered.
 
     Raises:
         UserError: Nothing is tuned, or the data, weights or rule are not those that the run recorded.
     """
+    judged = _answer_all(run, experiment, candidate, fresh=fresh, progress=progress, certain=certain)
+    look_again(run, experiment, judged)
+
+
+def _answer_all(
+    run: Run,
+    experiment: Experiment,
+    candidate: Path | None,
+    *,
+    fresh: bool,
+    progress: Callable[[int, int], None],
+    certain: Callable[[str], bool] | None,
+) -> Judged:
     manifest = run.manifest()
     splits = load_splits(experiment.data)
     if manifest.data is not None and manifest.data.hashes != splits.hashes():
         raise UserError(f"{run.path}: the data changed since tuning; restore it, or call 'whet tune' with --fresh")
-    examples = splits.test[: experiment.judge.max_examples]
-    _refuse_plain_text(examples)
-    folder = candidate or _tuned_folder(run, manifest)
+    folder = candidate or tuned_folder(run, manifest)
     digest_weights(folder)
+    base = _base(run, experiment, splits, manifest, candidate)
+    base_record = manifest.base or record_weights(experiment.model.base or "scratch", base.folder, base.model)
+    quantised = quantised_settings(manifest) if candidate is None else None
+    questions = ask_all(splits, experiment.judge, base.template, context_tokens(base.model.config))
+    tuned, adapters = load_tuned(base, folder, experiment, quantised)
+    asked = open_engine(tuned, base, adapters, experiment)
+    with opened_arms(run, experiment, candidate) as extra:
+        their_prompts = _their_prompts(extra, questions)
+        if manifest.base is None:
+            run.update(base=base_record, data=DataRecord(counts=splits.counts(), hashes=splits.hashes()))
+        judgement = _judgement(
+            experiment,
+            questions,
+            extra,
+            base_record,
+            record_candidate(folder, tuned, experiment, quantised),
+            device=str(tuned.device),
+            packages=judged_packages(quantised),
+        )
+        _freeze(run, experiment, questions, judgement, fresh=fresh)
+        plain = asked if tuned is base.model else open_engine(base.model, base, {}, experiment)
+        arms = _Arms(judgement.fingerprint(), base, plain, asked, ADAPTER if adapters else None, tuned.device)
+        arms.answer(run, questions, extra, their_prompts, progress, certain)
+    return Judged(judgement.fingerprint(), tuple(questions), splits, folder, quantised)
+
+
+def _base(
+    run: Run, experiment: Experiment, splits: Splits, manifest: Manifest, candidate: Path | None
+) -> LanguageModel:
+    """The model that tuning began with, proved to be that."""
     base = load_base(run, experiment, splits)
     if manifest.base is not None and manifest.base.sha256 != digest_weights(base.folder):
         raise UserError(f"{base.folder}: the base weights changed since the run began; restore them, or tune --fresh")
@@ -64,133 +115,113 @@ def judge(
         raise UserError(
             f"{run.path}: the chat template changed since tuning; restore it, or call 'whet tune' with --fresh"
         )
-    base_record = manifest.base or record_weights(experiment.model.base or "scratch", base.folder, base.model)
-    quantised = _quantised(manifest) if candidate is None else None
-    prompts = render_prompts(examples, base.template)
-    _check_context(prompts, context_tokens(base.model.config), experiment)
-    tuned, adapters = _load_tuned(base, folder, experiment, quantised)
-    asked = _open(tuned, base, adapters, experiment)
-    with opened_arms(run, experiment, examples, candidate) as extra:
-        for arm in extra:
+    return base
+
+
+def _their_prompts(extra: Sequence[OpenedArm], questions: Sequence[Questions]) -> dict[tuple[str, str], list[Prompt]]:
+    """What the arms beside the usual ones are asked, by suite and arm; all of it fits into their contexts."""
+    rendered = {}
+    for arm in extra:
+        for one in questions:
+            if one.suite.is_text:
+                continue
+            prompts = one.repeat(arm.prompts(one.suite.examples))
             if arm.model.context_tokens is not None:
-                _check_context(arm.prompts, arm.model.context_tokens, experiment)
-        if manifest.base is None:
-            run.update(base=base_record, data=DataRecord(counts=splits.counts(), hashes=splits.hashes()))
-        judgement = Judgement(
-            frozen_at=now(),
-            rule_hash=experiment.judge.fingerprint(),
-            data_hash=stable_hash([example.as_row() for example in examples]),
-            prompts_hash=stable_hash([prompt.hash for prompt in prompts]),
-            base_sha256=base_record.sha256,
-            candidate=_record_candidate(folder, tuned, experiment, quantised),
-            device=str(tuned.device),
-            packages=_packages(quantised),
-            arms=tuple(arm.record() for arm in extra),
-        )
-        _freeze(run, experiment, examples, judgement, fresh=fresh)
-        fingerprint = judgement.fingerprint()
-        copy_input(prompts, fingerprint, run.samples)
-        plain = asked if tuned is base.model else _open(base.model, base, {}, experiment)
-        generators = [
-            Generator(BASE, plain, None, fingerprint, base.model.device),
-            Generator(BASE_AGAIN, plain, None, fingerprint, base.model.device),
-            Generator(TUNED, asked, _ADAPTER if adapters else None, fingerprint, tuned.device),
-            *(arm.generator(fingerprint, tuned.device) for arm in extra),
-        ]
-        collect(prompts, generators, base.template, experiment.judge.generation, run.samples, progress)
+                refuse_beyond_context(prompts, arm.model.context_tokens, one.suite)
+            rendered[one.suite.name, arm.name] = prompts
+    return rendered
 
 
-def _refuse_plain_text(examples: Sequence[Example]) -> None:
-    if any(not example.messages for example in examples):
-        raise UserError(
-            "data.source: the test part is plain text, which asks nothing that could be answered; give test rows with "
-            "prompts: source: {train: ..., test: ...}"
-        )
+def _judgement(
+    experiment: Experiment,
+    questions: Sequence[Questions],
+    extra: Sequence[OpenedArm],
+    base: WeightsRecord,
+    candidate: WeightsRecord,
+    *,
+    device: str,
+    packages: dict[str, str],
+) -> Judgement:
+    held_out, *suites = questions
+    record = held_out.record()
+    return Judgement(
+        frozen_at=now(),
+        rule_hash=experiment.judge.fingerprint(),
+        data_hash=record.data_hash,
+        prompts_hash=record.prompts_hash,
+        base_sha256=base.sha256,
+        candidate=candidate,
+        device=device,
+        packages=packages,
+        arms=tuple(arm.record() for arm in extra),
+        suites=tuple(one.record() for one in suites),
+        shots=tuple(shot.id for shot in held_out.suite.shots) if held_out.after_shots is not None else (),
+        no_few_shot=held_out.no_few_shot,
+    )
 
 
-def _tuned_folder(run: Run, manifest: Manifest) -> Path:
-    if manifest.tuning is None:
-        raise UserError(f"{run.path}: not tuned yet; call 'whet tune' first, or name weights with --candidate")
-    folder = run.weights("adapter" if manifest.experiment.tune.adapts else "model")
-    if digest_weights(folder) != manifest.tuning.tuned.sha256:
-        raise UserError(f"{folder}: the weights are not those that were tuned; restore them or tune again with --fresh")
-    return folder
+@dataclass(frozen=True, slots=True)
+class _Arms:
+    """The usual arms: what answers, and with which adapter."""
 
+    judgement: str
+    base: LanguageModel
+    plain: TorchEngine
+    asked: TorchEngine
+    adapter: str | None
+    device: torch.device
 
-def _quantised(manifest: Manifest) -> SettingsRecord | None:
-    """What the run's adapter was trained with, where its base was in NF4."""
-    settings = manifest.settings
-    return settings if settings is not None and settings.quantised else None
-
-
-def _load_tuned(
-    base: LanguageModel, folder: Path, experiment: Experiment, quantised: SettingsRecord | None
-) -> tuple[PreTrainedModel, dict[str, Path]]:
-    """The model of the tuned arm, and the adapter that goes on it where there is one.
-
-    An adapter shares the base's weights, unless it was trained on quantised ones.
-    """
-    if folder == base.folder:
-        return base.model, {}
-    if (folder / "adapter_config.json").exists():
-        under = base.model if quantised is None else _load_quantised(base, experiment, quantised)
-        return under, {_ADAPTER: folder}
-    tuned = load_weights(folder, dtype=experiment.model.dtype, device=base.model.device)
-    ours, theirs = (path / "tokenizer.json" for path in (base.folder, folder))
-    if theirs.exists() and ours.exists() and Tokenizer.from_file(str(theirs)).get_vocab() != base.template.vocabulary():
-        raise UserError(f"{folder}: its tokenizer is not the base's; arms can be compared on equal token ids only")
-    return tuned, {}
-
-
-def _open(
-    model: PreTrainedModel, base: LanguageModel, adapters: dict[str, Path], experiment: Experiment
-) -> TorchEngine:
-    """An engine that answers a whole batch at once; every arm ends its answers with the base's end tokens."""
-    stop_ids = base.template.stop_ids(end_ids(base.model))
-    rows = experiment.judge.generation.batch_size
-    return TorchEngine(model, base.template, stop_ids=stop_ids, adapters=adapters, max_rows=rows)
-
-
-def _load_quantised(base: LanguageModel, experiment: Experiment, settings: SettingsRecord) -> PreTrainedModel:
-    """A second copy of the base, in the very numbers that training had: rounding first would change the NF4 codes."""
-    device, double = base.model.device, experiment.tune.double_quantisation
-    quantisation = nf4(device, compute_dtype=getattr(torch, settings.precision), double=double)
-    return load_weights(base.folder, dtype=settings.weights, device=device, quantisation=quantisation)
-
-
-def _record_candidate(
-    folder: Path, tuned: PreTrainedModel, experiment: Experiment, quantised: SettingsRecord | None
-) -> WeightsRecord:
-    if quantised is None:
-        return record_weights(str(folder), folder, tuned)
-    constants = ", its constants quantised too" if experiment.tune.double_quantisation else ""
-    origin = f"{folder} on the base in NF4{constants} ({quantised.weights} weights, products in {quantised.precision})"
-    return record_weights(origin, folder, tuned)
-
-
-def _packages(quantised: SettingsRecord | None) -> dict[str, str]:
-    """What the numbers depend on.
-
-    The quantisation is that of bitsandbytes, so it stands among them; by it, too, an adapter on a quantised base and
-    the same adapter on the whole base are two judgements.
-    """
-    if quantised is None:
-        return installed_packages()
-    return installed_packages() | {"bitsandbytes": importlib.metadata.version("bitsandbytes")}
-
-
-def _check_context(prompts: Sequence[Prompt], limit: int, experiment: Experiment) -> None:
-    new_tokens = experiment.judge.generation.max_new_tokens
-    for prompt in prompts:
-        if len(prompt.token_ids) + new_tokens > limit:
-            raise UserError(
-                f"example '{prompt.example.id}': a prompt of {len(prompt.token_ids)} tokens and "
-                f"judge.generation.max_new_tokens ({new_tokens}) exceed the context of {limit}; lower it"
+    def answer(
+        self,
+        run: Run,
+        questions: Sequence[Questions],
+        extra: Sequence[OpenedArm],
+        their_prompts: dict[tuple[str, str], list[Prompt]],
+        progress: Callable[[int, int], None],
+        certain: Callable[[str], bool] | None,
+    ) -> None:
+        """Has these arms and the others answer every suite that asks something."""
+        asking = [one for one in questions if not one.suite.is_text]
+        arms = len(extra) + 3
+        total = sum(len(one.prompts) * (arms + (one.after_shots is not None)) for one in asking)
+        before = 0
+        for one in asking:
+            folder = run.suite_samples(one.suite.name)
+            copy_input(one.prompts, self.judgement, folder)
+            generators = [
+                *self._generators(one),
+                *(arm.generator(self.judgement, self.device, their_prompts[one.suite.name, arm.name]) for arm in extra),
+            ]
+            generation = one.suite.generation
+            collect(
+                one.prompts,
+                generators,
+                self.base.template,
+                generation,
+                folder,
+                _after(progress, before, total),
+                functools.partial(certain, one.suite.name) if certain is not None else None,
             )
+            before += len(one.prompts) * len(generators)
+
+    def _generators(self, one: Questions) -> list[Generator]:
+        device = self.base.model.device
+        generators = [
+            Generator(BASE, self.plain, None, self.judgement, device),
+            Generator(BASE_AGAIN, self.plain, None, self.judgement, device),
+            Generator(TUNED, self.asked, self.adapter, self.judgement, self.device),
+        ]
+        if one.after_shots is not None:
+            generators.insert(2, Generator(FEW_SHOT, self.plain, None, self.judgement, device, one.after_shots))
+        return generators
+
+
+def _after(progress: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+    return lambda done, _: progress(before + done, total)
 
 
 def _freeze(
-    run: Run, experiment: Experiment, examples: Sequence[Example], judgement: Judgement, *, fresh: bool
+    run: Run, experiment: Experiment, questions: Sequence[Questions], judgement: Judgement, *, fresh: bool
 ) -> None:
     """Writes the judgement into the manifest before anything is generated, or finds it unchanged."""
     manifest = run.manifest()
@@ -198,7 +229,7 @@ def _freeze(
     if frozen is not None and not fresh:
         new = judgement.identity()
         for name, value in frozen.identity().items():
-            if new[name] != value:
+            if new.get(name) != value:
                 raise UserError(
                     f"{run.path}: {name}: not what was frozen at {frozen.frozen_at}, before generation; "
                     "--fresh judges anew, from the first sample, and the run keeps a record of both"
@@ -207,8 +238,7 @@ def _freeze(
         earlier = manifest.earlier_judgements if frozen is None else (*manifest.earlier_judgements, frozen)
         # The record goes first: a rule without samples would be taken for a finished freeze.
         run.update(judgement=None, earlier_judgements=earlier)
-        for path in (run.samples, run.report):
-            for file in path.glob("*"):
-                file.unlink()
+        run.forget_judgement()
         run.update(experiment=experiment, experiment_hash=experiment.fingerprint(), judgement=judgement)
-    write_jsonl(run.samples / "examples.jsonl", (example.as_row() for example in examples))
+    for one in questions:
+        write_atomic(run.suite_samples(one.suite.name) / EXAMPLES, one.suite.as_jsonl())

@@ -3,14 +3,17 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["ARMS", "BASE", "BASE_AGAIN", "COPY_INPUT", "TUNED", "Sample"]
+__all__ = ["ARMS", "ASKED_ALIKE", "BASE", "BASE_AGAIN", "COPY_INPUT", "FEW_SHOT", "TUNED", "Sample"]
 
 COPY_INPUT = "copy-input"
 BASE = "base"
 BASE_AGAIN = "base-again"
+FEW_SHOT = "few-shot"
 TUNED = "tuned"
-ARMS = (COPY_INPUT, BASE, BASE_AGAIN, TUNED)
+ARMS = (COPY_INPUT, BASE, BASE_AGAIN, FEW_SHOT, TUNED)
 """The arms of every comparison; an experiment may name more."""
+ASKED_ALIKE = (COPY_INPUT, BASE, BASE_AGAIN, TUNED)
+"""Those that are asked with the very same token ids; few-shot is the base with solved examples before the question."""
 
 
 @dataclass(frozen=True, slots=True)

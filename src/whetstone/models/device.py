@@ -1,19 +1,15 @@
-"""Which device a model runs on, how many cores it may use, and how much memory it took."""
+"""Which device a model runs on, and how much memory it took."""
 
 import os
 import resource
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
+from whetstone.cores import usable_cores
 from whetstone.errors import UserError
 
-__all__ = ["choose_device", "limit_threads", "peak_memory_bytes", "reset_peak_memory", "usable_cores"]
-
-_MEMBERSHIP = Path("/proc/self/cgroup")
-_CGROUPS = Path("/sys/fs/cgroup")
+__all__ = ["choose_device", "limit_threads", "peak_memory_bytes", "reset_peak_memory"]
 
 
 def choose_device(asked: str) -> torch.device:
@@ -30,58 +26,10 @@ def choose_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
-def usable_cores() -> int:
-    """The cores that this process may keep busy: those it may be scheduled on, and no more than its share of time.
-
-    A container that may use two of 64 cores sees all 64 (Linux CFS bandwidth control: ``cpu.max`` of cgroup v2,
-    ``cpu.cfs_quota_us`` of v1). More threads than that are stopped together at the end of every period.
-    """
-    scheduled = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, int(min((scheduled, *_quotas()))))
-
-
 def limit_threads() -> None:
     """Has torch use no more threads than there are usable cores; ``OMP_NUM_THREADS``, the user's own word, wins."""
     if "OMP_NUM_THREADS" not in os.environ and usable_cores() < torch.get_num_threads():
         torch.set_num_threads(usable_cores())
-
-
-def _quotas() -> Iterator[float]:
-    """The shares of time, in cores, of this process's control groups and of the groups that these are in."""
-    try:
-        memberships = _MEMBERSHIP.read_text().splitlines()
-    except OSError:
-        return
-    for membership in memberships:
-        _, _, named = membership.partition(":")
-        controllers, _, path = named.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = _CGROUPS / controllers
-        group = root / path.lstrip("/")
-        # In a container the path may be the host's, of which only the root is to be seen.
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(root):
-                break
-            quota = _quota_v1(folder) if controllers else _quota_v2(folder)
-            if quota is not None:
-                yield quota
-
-
-def _quota_v2(folder: Path) -> float | None:
-    try:
-        quota, period = (folder / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-
-
-def _quota_v1(folder: Path) -> float | None:
-    try:
-        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-        return None if quota < 0 else quota / period
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -1,10 +1,10 @@
 """What the renderers say in the same words of the arms: what computed each of them, and how the extra ones compare."""
 
-from whetstone.evaluate.sample import BASE, BASE_AGAIN, TUNED
+from whetstone.evaluate.sample import BASE, BASE_AGAIN, FEW_SHOT, TUNED
 from whetstone.report import format as written
 from whetstone.report.claims import Claims
 from whetstone.report.summary import Summary
-from whetstone.run import ArmRecord, Manifest
+from whetstone.run import ArmRecord, Judgement, Manifest
 
 __all__ = ["VARIANTS_CAPTION", "arm_words", "batch_words", "variant_words"]
 
@@ -21,7 +21,22 @@ def arm_words(manifest: Manifest) -> dict[str, str]:
     if settings is not None and settings.quantised and judgement is not None and "bitsandbytes" in judgement.packages:
         tuned = f"an adapter on a base in NF4 ({settings.weights} weights, products in {settings.precision})"
     extra = judgement.arms if judgement is not None else ()
-    return {BASE: held, BASE_AGAIN: held, TUNED: tuned, **{arm.name: _record_words(arm) for arm in extra}}
+    return {
+        BASE: held,
+        BASE_AGAIN: held,
+        **_few_shot_words(judgement),
+        TUNED: tuned,
+        **{arm.name: _record_words(arm) for arm in extra},
+    }
+
+
+def _few_shot_words(judgement: Judgement | None) -> dict[str, str]:
+    """What stood before the few-shot arm's questions, or why nothing did; nothing where no such arm was asked for."""
+    if judgement is None:
+        return {}
+    if judgement.shots:
+        return {FEW_SHOT: f"the base, after the solved training examples {', '.join(judgement.shots)}"}
+    return {} if judgement.no_few_shot is None else {FEW_SHOT: f"left out: {judgement.no_few_shot}"}
 
 
 def _record_words(arm: ArmRecord) -> str:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from whetstone.evaluate.sample import Sample
 from whetstone.report.difference import Piece, similarity, word_difference
-from whetstone.report.summary import Change
+from whetstone.report.suite_summary import Change
 
 __all__ = ["Answer", "ChangeView", "view_change"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.report.forest import Effect, Forest, forest_of
 from whetstone.report.format import bare_difference, difference
-from whetstone.report.machine import BASELINES
 from whetstone.report.palette import DARK, LIGHT
+from whetstone.report.suite_summary import BASELINES
 from whetstone.report.summary import Summary
 from whetstone.stats.comparison import Comparison
 
@@ -40,7 +40,7 @@ def forest_svg(summary: Summary) -> str | None:
     ]
     panels = []
     for title, effects in groups.items():
-        rows = [_forest_row(label, one, one.comparison) for label, one in effects if one.comparison is not None]
+        rows = [_forest_row(label, one, one.comparison) for label, one in effects if one.comparison and one.on_scale]
         if rows:
             panels.append(_forest_panel(rows, title, forest))
     return svg_of(altair.vconcat(*panels, spacing=28)) if panels else None

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from whetstone.judge_section import HELD_OUT
 from whetstone.report import format as written
 from whetstone.report.format import UNMEASURED
 
 if TYPE_CHECKING:
     from whetstone.stats.comparison import Comparison
 
-__all__ = ["Claims", "unguarded_loss"]
+__all__ = ["Claims", "suite_path", "suite_title", "unguarded_loss"]
 
 
 class Claims:
@@ -49,9 +50,20 @@ class Claims:
         return Markup('<data class="claim" value="{}" data-claim="{}">{}</data>').format(value, path, write(value))
 
 
-def unguarded_loss(claims: Claims, found: "Comparison") -> str:
+def suite_path(suite: str) -> str:
+    """What stands before the paths of a suite; those of the held-out examples begin at the root."""
+    return "" if suite == HELD_OUT else f"suites.{suite}."
+
+
+def suite_title(suite: str, title: str) -> str:
+    """A metric's title, after the suite it was scored on."""
+    return title if suite == HELD_OUT else f"{suite}: {title}"
+
+
+def unguarded_loss(claims: Claims, suite: str, found: "Comparison") -> str:
     """What Markdown and the terminal say of a loss that the rule does not look at."""
-    path = f"comparisons.{found.metric.name}.{found.baseline}"
-    candidate, baseline = (claims.text(f"{path}.{arm}_mean", written.share) for arm in ("candidate", "baseline"))
+    path = f"{suite_path(suite)}comparisons.{found.metric.name}.{found.baseline}"
+    write = written.score(found.metric.unit)
+    candidate, baseline = (claims.text(f"{path}.{arm}_mean", write) for arm in ("candidate", "baseline"))
     difference = claims.text(f"{path}.difference", written.difference(found.metric.unit))
     return f"{candidate} against {baseline} of the base ({difference}); no gate looks at it."

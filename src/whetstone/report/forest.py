@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from whetstone.evaluate.metrics.catalogue import METRICS
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import TUNED
-from whetstone.report.machine import BASELINES
+from whetstone.report.suite_summary import BASELINES
 from whetstone.report.summary import Summary
 from whetstone.stats.comparison import Comparison
 
@@ -34,6 +33,11 @@ class Effect:
     baseline: str
     comparison: Comparison | None
     margin: float | None
+
+    @property
+    def on_scale(self) -> bool:
+        """Whether it is measured, and in points, as the scale is."""
+        return self.comparison is not None and self.metric.unit in ("share", "score")
 
     @property
     def direction(self) -> Literal["better", "worse", "unclear"]:
@@ -73,15 +77,15 @@ def forest_of(summary: Summary) -> Forest:
     effects = tuple(
         Effect(metric, TUNED, over, summary.comparison(metric.name, over), margins.get((metric.name, over)))
         for over in BASELINES
-        for metric in METRICS
+        for metric in summary.held_out.metrics
         if metric.direction != "neutral"
     )
     variants = tuple(
         Effect(summary.primary, arm.name, arm.baseline, summary.variant(arm.name), None)
         for arm in summary.manifest.experiment.judge.arms
     )
-    measured = [effect.comparison for effect in (*effects, *variants) if effect.comparison is not None]
-    margins_shown = [-effect.margin for effect in effects if effect.margin is not None]
+    measured = [one.comparison for one in (*effects, *variants) if one.comparison is not None and one.on_scale]
+    margins_shown = [-effect.margin for effect in effects if effect.margin is not None and effect.on_scale]
     low = min([-_LEAST_SPAN, *margins_shown, *(found.gain_low for found in measured)])
     high = max([_LEAST_SPAN, *(found.gain_high for found in measured)])
     padding = 0.04 * (high - low)

@@ -8,6 +8,7 @@ __all__ = [
     "UNMEASURED",
     "Write",
     "bare_difference",
+    "bare_p",
     "bare_score",
     "byte_size",
     "count",
@@ -15,15 +16,18 @@ __all__ = [
     "decimal_difference",
     "difference",
     "duration",
+    "fine_duration",
     "level",
     "one_line",
     "p_value",
+    "plain",
     "points",
     "printable",
     "rate",
     "score",
     "sentence",
     "share",
+    "significant",
     "tick",
 ]
 
@@ -45,23 +49,25 @@ def points(value: float) -> str:
 
 
 def score(unit: str) -> Write:
-    """The writer of a metric's mean."""
-    return share if unit == "share" else lambda value: f"{value:.1f} {unit}"
+    """The writer of a metric's mean; scores from 0 to 1 are written from 0 to 100, as they are published."""
+    if unit in ("share", "score"):
+        return share if unit == "share" else lambda value: f"{100 * value:.1f}"
+    return lambda value: f"{value:.{_decimals(unit)}f} {unit}"
 
 
 def bare_score(unit: str) -> Write:
     """As :func:`score` without the unit, for the ends of an interval that stand beside their mean."""
-    return lambda value: f"{_scale(unit) * value:.1f}"
+    return lambda value: f"{_scale(unit) * value:.{_decimals(unit)}f}"
 
 
 def difference(unit: str) -> Write:
     """The writer of a difference of two means."""
-    return points if unit == "share" else lambda value: f"{_signed(value)} {unit}"
+    return points if unit in ("share", "score") else lambda value: f"{_signed(value, _decimals(unit))} {unit}"
 
 
 def bare_difference(unit: str) -> Write:
     """As :func:`difference` without the unit."""
-    return lambda value: _signed(_scale(unit) * value)
+    return lambda value: _signed(_scale(unit) * value, _decimals(unit))
 
 
 def tick(value: float) -> str:
@@ -77,6 +83,21 @@ def level(value: float) -> str:
 def p_value(value: float) -> str:
     """A p value with four decimals, where it has them."""
     return "< 0.0001" if value < 0.0001 else f"= {value:.4f}"
+
+
+def bare_p(value: float) -> str:
+    """As :func:`p_value`, for a column of them."""
+    return p_value(value).removeprefix("= ")
+
+
+def plain(value: float) -> str:
+    """A setting as people type it: 0.7, 1, 12345."""
+    return f"{value:.10g}"
+
+
+def significant(value: float) -> str:
+    """Three digits of a number that may be large or small: ``0.0002``, ``1.37``, ``2e-06``."""
+    return f"{value:.3g}"
 
 
 def count(value: float) -> str:
@@ -110,6 +131,11 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest_s:02d} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def fine_duration(seconds: float) -> str:
+    """A short time to four digits, where two of them are set against each other: ``84.3 ms``, ``1.084 s``."""
+    return f"{1000 * seconds:.4g} ms" if seconds < 0.99995 else f"{seconds:.4g} s"
 
 
 def byte_size(size_bytes: float) -> str:
@@ -146,7 +172,11 @@ _DIRECTION_CONTROLS = frozenset(("LRE", "LRO", "RLE", "RLO", "PDF", "LRI", "RLI"
 
 
 def _scale(unit: str) -> float:
-    return 100.0 if unit == "share" else 1.0
+    return 100.0 if unit in ("share", "score") else 1.0
+
+
+def _decimals(unit: str) -> int:
+    return 3 if "/" in unit else 1
 
 
 def _signed(value: float, decimals: int = 1) -> str:

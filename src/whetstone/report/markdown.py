@@ -1,15 +1,22 @@
 """The report as GitHub Markdown, with the charts as files beside it."""
 
 import re
-from collections.abc import Sequence
 
-from whetstone.evaluate.metrics.catalogue import METRICS
 from whetstone.evaluate.sample import BASE
 from whetstone.report import format as written
 from whetstone.report.arms import VARIANTS_CAPTION, arm_words, batch_words
-from whetstone.report.claims import Claims, unguarded_loss
-from whetstone.report.machine import BASELINES, as_json
-from whetstone.report.summary import Change, Summary
+from whetstone.report.claims import Claims, suite_title, unguarded_loss
+from whetstone.report.machine import as_json
+from whetstone.report.markdown_evidence import (
+    categories_section,
+    recommendations_section,
+    sanity_section,
+    suites_section,
+    tradeoff_section,
+)
+from whetstone.report.markdown_table import span, table
+from whetstone.report.suite_summary import BASELINES, Change
+from whetstone.report.summary import Summary
 from whetstone.report.training import (
     RETENTION_CAPTION,
     forgotten_sentence,
@@ -29,11 +36,16 @@ def render_markdown(summary: Summary) -> str:
     claims = Claims(as_json(summary))
     sections = [
         _verdict(summary, claims),
+        recommendations_section(claims),
         _effects(summary, claims),
         _arms(summary, claims),
+        categories_section(summary, claims),
+        *suites_section(summary, claims),
         _flips(claims),
         _samples(summary),
+        tradeoff_section(summary, claims),
         _cost(summary, claims),
+        sanity_section(summary, claims),
         _manifest(summary),
     ]
     return "\n\n".join(sections) + "\n"
@@ -47,8 +59,12 @@ def _verdict(summary: Summary, claims: Claims) -> str:
     examples, groups = (claims.text(f"examples.{name}", written.count) for name in ("n", "groups"))
     rows = [[f"**{gate.state}**", gate.name, f"{gate.reason} {gate.remedy}".rstrip()] for gate in summary.verdict.gates]
     rows += [
-        ["**worse**", f"Outside the rule: {found.metric.title}", unguarded_loss(claims, found)]
-        for found in summary.unguarded_losses
+        [
+            "**worse**",
+            f"Outside the rule: {suite_title(suite, found.metric.title)}",
+            unguarded_loss(claims, suite, found),
+        ]
+        for suite, found in summary.unguarded_losses
     ]
     paths = retention_paths(summary.manifest)
     rows += [
@@ -57,7 +73,7 @@ def _verdict(summary: Summary, claims: Claims) -> str:
     ]
     return (
         f"# {summary.verdict.outcome}: {summary.manifest.name}\n\n"
-        f"{frozen} {examples} held-out examples in {groups} groups.\n\n{_table(['State', 'Gate', 'Reason'], rows)}"
+        f"{frozen} {examples} held-out examples in {groups} groups.\n\n{table(['State', 'Gate', 'Reason'], rows)}"
     )
 
 
@@ -70,12 +86,12 @@ def _effects(summary: Summary, claims: Claims) -> str:
             *_difference(claims, f"comparisons.{metric.name}.{over}", metric.unit),
         ]
         for over in BASELINES
-        for metric in METRICS
+        for metric in summary.held_out.metrics
         if metric.direction != "neutral"
     ]
-    chart = "![Paired differences; right of zero is better](forest.svg)\n\n" if summary.comparisons else ""
-    table = _table(["Metric", "Direction", "Tuned against", "Difference", "Interval", "n", "p"], rows)
-    return "\n\n".join([f"## What tuning changed\n\n{chart}{table}", *_variants(summary, claims)])
+    chart = "![Paired differences; right of zero is better](forest.svg)\n\n" if summary.held_out.comparisons else ""
+    effects = table(["Metric", "Direction", "Tuned against", "Difference", "Interval", "n", "p"], rows)
+    return "\n\n".join([f"## What tuning changed\n\n{chart}{effects}", *_variants(summary, claims)])
 
 
 def _variants(summary: Summary, claims: Claims) -> list[str]:
@@ -86,39 +102,33 @@ def _variants(summary: Summary, claims: Claims) -> list[str]:
         for arm in summary.manifest.experiment.judge.arms
     ]
     head = ["Arm", "Against", f"{summary.primary.title}: difference", "Interval", "n"]
-    return [VARIANTS_CAPTION, _table(head, rows)] if rows else []
+    return [VARIANTS_CAPTION, table(head, rows)] if rows else []
 
 
 def _difference(claims: Claims, path: str, unit: str) -> list[str]:
     """Difference, interval, n and p of a comparison."""
     return [
         claims.text(f"{path}.difference", written.difference(unit)),
-        _span(claims, f"{path}.interval", written.bare_difference(unit)),
+        span(claims, f"{path}.interval", written.bare_difference(unit)),
         claims.text(f"{path}.n", written.count),
         claims.text(f"{path}.p_value", written.p_value).removeprefix("= "),
     ]
-
-
-def _span(claims: Claims, path: str, write: written.Write) -> str:
-    if claims.value(path) is None:
-        return written.UNMEASURED
-    return f"{claims.text(f'{path}.low', write)} to {claims.text(f'{path}.high', write)}"
 
 
 def _arms(summary: Summary, claims: Claims) -> str:
     rows = [
         [f"{metric.title}: {metric.definition}"]
         + [_estimate(claims, f"arms.{arm}.{metric.name}", metric.unit) for arm in summary.arm_names]
-        for metric in METRICS
+        for metric in summary.held_out.metrics
     ]
-    return f"## Every arm on every metric\n\n{_table(['Metric', *summary.arm_names], rows)}"
+    return f"## Every arm on every metric\n\n{table(['Metric', *summary.arm_names], rows)}"
 
 
 def _estimate(claims: Claims, path: str, unit: str) -> str:
     if claims.value(path) is None:
         return written.UNMEASURED
     mean, n = claims.text(f"{path}.mean", written.score(unit)), claims.text(f"{path}.n", written.count)
-    return f"**{mean}** ({_span(claims, f'{path}.interval', written.bare_score(unit))}), n = {n}"
+    return f"**{mean}** ({span(claims, f'{path}.interval', written.bare_score(unit))}), n = {n}"
 
 
 def _flips(claims: Claims) -> str:
@@ -131,7 +141,7 @@ def _flips(claims: Claims) -> str:
         method = claims.text("comparisons.exact_match.base.p_method")
         rows = [["**Base right**", right, f"{broken} broken"], ["**Base wrong**", f"{fixed} fixed", wrong]]
         matrix = (
-            f"{_table(['Exact match', 'Tuned right', 'Tuned wrong'], rows)}\n\n"
+            f"{table(['Exact match', 'Tuned right', 'Tuned wrong'], rows)}\n\n"
             f"Had tuning done nothing, as many would break as get fixed: p {p} ({method})."
         )
     return f"## Fixed and broken\n\n{matrix}\n\n{_noise(claims)}"
@@ -153,9 +163,10 @@ def _samples(summary: Summary) -> str:
     if summary.comparison("exact_match", BASE) is None:
         return f"## Samples\n\nFixed and broken samples: {written.UNMEASURED}."
     parts = ["## Samples"]
-    for title, changes in (("Worst regressions", summary.broken), ("Fixes", summary.fixed)):
+    held_out = summary.held_out
+    for title, changes in (("Worst regressions", held_out.broken), ("Fixes", held_out.fixed)):
         parts.append(f"### {title}")
-        parts.extend(_sample(change) for change in changes[:_SAMPLES_SHOWN])
+        parts.extend(_sample(held_out.change(index)) for index in changes[:_SAMPLES_SHOWN])
         if not changes:
             parts.append("None.")
     return "\n\n".join(parts)
@@ -194,7 +205,7 @@ def _cost(summary: Summary, claims: Claims) -> str:
         ["Peak memory", claims.text("manifest.tuning.peak_memory_bytes", written.byte_size)],
     ]
     curve = "![Loss by optimiser step](training.svg)" if summary.losses else f"Training curve: {written.UNMEASURED}."
-    tables = [_table(head, speed), _table(["Training", ""], training)]
+    tables = [table(head, speed), table(["Training", ""], training)]
     return "\n\n".join(["## Speed, memory and training", *tables, curve, *_retention(summary, claims)])
 
 
@@ -212,7 +223,7 @@ def _retention(summary: Summary, claims: Claims) -> list[str]:
         for source, path in retention_paths(summary.manifest).items()
     ]
     head = ["Retention", "Texts", "Before", "After", "Difference", "Interval"]
-    return [RETENTION_CAPTION, _table(head, rows)] if rows else []
+    return [RETENTION_CAPTION, table(head, rows)] if rows else []
 
 
 def _manifest(summary: Summary) -> str:
@@ -233,18 +244,8 @@ def _manifest(summary: Summary) -> str:
         ["Packages", ", ".join(f"{name} {version}" for name, version in manifest.packages.items())],
         ["Notes", " ".join(manifest.notes) or "none"],
     ]
-    return f"## What this rests on\n\n{_table(['', ''], rows)}"
+    return f"## What this rests on\n\n{table(['', ''], rows)}"
 
 
 def _weights(record: WeightsRecord | None) -> str:
     return written.UNMEASURED if record is None else f"{record.origin} `{record.sha256}`"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Keeps names and notes from breaking the table or becoming HTML."""
-    return written.one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

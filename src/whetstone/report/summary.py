@@ -6,140 +6,89 @@ Renderers take a :class:`Summary` and add no number of their own, so a number is
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from whetstone.data.example import Example
 from whetstone.evaluate.evidence import Evidence, load_evidence
-from whetstone.evaluate.metrics.catalogue import METRICS, metric
+from whetstone.evaluate.metrics.catalogue import metric
 from whetstone.evaluate.metrics.metric import Metric
-from whetstone.evaluate.sample import ARMS, BASE, BASE_AGAIN, COPY_INPUT, TUNED, Sample
-from whetstone.experiment import Judge
+from whetstone.evaluate.sample import ARMS, BASE, TUNED
+from whetstone.evaluate.sanity import Sanity, read_sanity
+from whetstone.evaluate.suite import held_out_metrics
 from whetstone.files import read_jsonl
-from whetstone.report.difference import similarity
-from whetstone.run import Manifest, RetentionRecord, Run
+from whetstone.judge_section import HELD_OUT, Judge
+from whetstone.report.listing import Listing, choose
+from whetstone.report.suite_summary import SuiteSummary, summarise_suite
+from whetstone.report.tradeoff import TradeOff, trade_off
+from whetstone.run import Manifest, RetentionRecord, Run, SuiteRecord
 from whetstone.stats.comparison import Comparison, compare_arms
-from whetstone.stats.paired import Interval, mean_interval
-from whetstone.verdict import Verdict, decide
+from whetstone.verdict.decide import Verdict, decide
 
-__all__ = ["ArmSummary", "Change", "Estimate", "Speed", "Summary", "summarise"]
-
-_BASELINES = (BASE, COPY_INPUT)
+__all__ = ["Summary", "summarise"]
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean score with its interval.
-
-    Attributes:
-        mean: Over the examples to which the metric applies.
-        n: How many those are.
-        groups: How many groups they form.
-        interval: None with fewer than two groups.
-    """
-
-    mean: float
-    n: int
-    groups: int
-    interval: Interval | None
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """How fast an arm answered, and in how much memory.
-
-    Attributes:
-        tokens_per_s: Generated tokens over the summed time of the batches; None where a server did not count them.
-        latency_p50_s: Median time from a batch's start to the end of one answer in it.
-        first_token_p50_s: Median time from a batch's start to the first token.
-        memory_bytes: The most that a batch took on CUDA; the most that the process had taken by then elsewhere.
-    """
-
-    tokens_per_s: float | None
-    latency_p50_s: float
-    first_token_p50_s: float
-    memory_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ArmSummary:
-    """One row of the table of arms; ``scores`` holds None where a metric applies to no example."""
-
-    arm: str
-    scores: dict[str, Estimate | None]
-    speed: Speed | None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An example that the candidate fixed or broke: its exact match differs from the baseline's."""
-
-    example: Example
-    baseline: Sample
-    candidate: Sample
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Summary:
     """What the report says.
 
     Attributes:
         manifest: The run; without what its training did when the candidate was trained elsewhere.
         verdict: The rule's outcome and its gates.
-        arms: In the order of the design: copy-input, base, base-again, tuned, then those beside them; only those that
-            were measured.
-        comparisons: Tuned against base and copy-input, on every metric that has a better direction.
-        variants: Each arm beside the four against the arm that it is a variant of, on the primary metric; only those
-            that were measured.
-        noise: Base again against base on the primary metric; None when not measured.
-        fixed: Wrong by the base, right by the tuned arm.
-        broken: Right by the base, wrong by the tuned arm; worst (furthest from the references) first.
+        held_out: The experiment's own examples.
+        suites: What was asked beside them.
+        sanity: What was tried beside asking; None when nothing was, or for another judgement.
+        without_leaks: Tuned against base on the primary metric, without the held-out examples that training saw; None
+            where there are none, or too few others.
+        listing: Which examples the page lists with all answers.
         training: The rows of ``metrics.jsonl``; none when the candidate was trained elsewhere.
     """
 
     manifest: Manifest
     verdict: Verdict
-    evidence: Evidence
-    arms: tuple[ArmSummary, ...]
-    comparisons: tuple[Comparison, ...]
-    variants: tuple[Comparison, ...]
-    noise: Comparison | None
-    fixed: tuple[Change, ...]
-    broken: tuple[Change, ...]
+    held_out: SuiteSummary
+    suites: tuple[SuiteSummary, ...]
+    sanity: Sanity | None
+    without_leaks: Comparison | None
+    listing: Listing
     training: tuple[dict[str, Any], ...]
-
-    def comparison(self, metric_name: str, baseline: str) -> Comparison | None:
-        """Tuned against ``baseline`` on one metric, if it was measured."""
-        for found in self.comparisons:
-            if found.metric.name == metric_name and found.baseline == baseline:
-                return found
-        return None
 
     @property
     def arm_names(self) -> tuple[str, ...]:
-        """The four arms, then those beside them."""
+        """The usual arms, then those beside them."""
         return (*ARMS, *(arm.name for arm in self.manifest.experiment.judge.arms))
 
     @property
     def primary(self) -> Metric:
-        """What the first gate looks at."""
-        return metric(self.manifest.experiment.judge.must_improve[0].metric)
-
-    def variant(self, arm: str) -> Comparison | None:
-        """An arm beside the four against the arm that it is a variant of, if it was measured."""
-        return next((found for found in self.variants if found.candidate == arm), None)
+        """What the first gate on the held-out examples looks at."""
+        return self.held_out.primary
 
     @property
-    def unguarded_losses(self) -> tuple[Comparison, ...]:
-        """Metrics on which the tuned arm is worse than the base beyond its interval, and which no gate looks at."""
-        guarded = {rule.metric for rule in self.manifest.experiment.judge.rules()}
+    def all_suites(self) -> tuple[SuiteSummary, ...]:
+        """The held-out examples, then the suites beside them."""
+        return (self.held_out, *self.suites)
+
+    @property
+    def tradeoff(self) -> TradeOff:
+        """Quality against latency and memory, on the held-out examples."""
+        return trade_off(self.held_out, self.arm_names)
+
+    def comparison(self, metric_name: str, baseline: str) -> Comparison | None:
+        """Tuned against ``baseline`` on one metric of the held-out examples, if it was measured."""
+        return self.held_out.comparison(metric_name, baseline)
+
+    def variant(self, arm: str) -> Comparison | None:
+        """An arm beside the usual ones against the arm that it is a variant of, if it was measured."""
+        return next((found for found in self.held_out.variants if found.candidate == arm), None)
+
+    @property
+    def unguarded_losses(self) -> tuple[tuple[str, Comparison], ...]:
+        """Suites and metrics on which the tuned arm is worse than the base beyond its interval, and no gate looks."""
+        guarded = {(rule.suite, rule.metric) for rule in self.manifest.experiment.judge.rules()}
         return tuple(
-            found
-            for found in self.comparisons
-            if found.baseline == BASE and found.gain_high < 0 and found.metric.name not in guarded
+            (suite.name, found)
+            for suite in self.all_suites
+            for found in suite.comparisons
+            if found.baseline == BASE and found.gain_high < 0 and (suite.name, found.metric.name) not in guarded
         )
 
     @property
@@ -158,8 +107,12 @@ class Summary:
         )
 
 
-def summarise(run: Run) -> Summary:
+def summarise(run: Run, later_rule: Judge | None = None) -> Summary:
     """Computes the summary of a run from its folder.
+
+    Args:
+        run: Judged.
+        later_rule: Applied instead of the rule that was frozen; the verdict says so.
 
     Raises:
         UserError: There are no samples, or rows are damaged.
@@ -169,21 +122,62 @@ def summarise(run: Run) -> Summary:
     if foreign:
         # The run's own steps and losses are not those of the weights that were judged.
         manifest = manifest.model_copy(update={"tuning": None, "settings": None, "retention": ()})
-    judge = manifest.experiment.judge
-    evidence, confidence = load_evidence(run.samples, [arm.name for arm in judge.arms]), judge.confidence
-    fixed, broken = _changes(evidence)
+    judge = later_rule or manifest.experiment.judge
+    records = manifest.judgement.suites if manifest.judgement is not None else ()
+    evidence = {HELD_OUT: _held_out_evidence(run, judge)}
+    evidence |= {record.name: _suite_evidence(run, record, judge) for record in records}
+    sanity = read_sanity(run.samples)
+    if manifest.judgement is None or (sanity is not None and sanity.judgement != manifest.judgement.fingerprint()):
+        sanity = None
+    primary = _held_out_primary(manifest.experiment.judge, evidence[HELD_OUT])
+    held_out, *suites = (
+        summarise_suite(name, about, evidence[name], one, judge.arms, judge.confidence)
+        for name, about, one in (
+            (HELD_OUT, "The experiment's own examples that training did not see.", primary),
+            *((record.name, record.about, _primary(evidence[record.name])) for record in records),
+        )
+    )
     return Summary(
         manifest=manifest,
-        verdict=decide(evidence, manifest),
-        evidence=evidence,
-        arms=tuple(_arm(evidence, arm, confidence) for arm in evidence.samples),
-        comparisons=_comparisons(evidence, confidence),
-        variants=_variants(evidence, judge),
-        noise=_noise(evidence, manifest),
-        fixed=fixed,
-        broken=broken,
+        verdict=decide(evidence, manifest, sanity, later_rule),
+        held_out=held_out,
+        suites=tuple(suites),
+        sanity=sanity,
+        without_leaks=_without_leaks(evidence[HELD_OUT], sanity, primary, judge.confidence),
+        listing=choose((held_out, *suites)),
         training=tuple(read_jsonl(run.metrics_path)) if run.metrics_path.exists() and not foreign else (),
     )
+
+
+def _without_leaks(evidence: Evidence, sanity: Sanity | None, primary: Metric, confidence: float) -> Comparison | None:
+    if sanity is None or not sanity.leaked or not {BASE, TUNED} <= evidence.arms.keys():
+        return None
+    without = evidence.places(set(sanity.leaked))
+    return compare_arms(evidence, primary, BASE, TUNED, confidence=confidence, without=without)
+
+
+def _held_out_evidence(run: Run, judge: Judge) -> Evidence:
+    arms = (*ARMS, *(arm.name for arm in judge.arms))
+    metrics = [metric(name) for name in held_out_metrics(judge)]
+    return load_evidence(run.samples, arms, metrics, repeats=judge.generation.repeats, unfinished=judge.stop_early)
+
+
+def _suite_evidence(run: Run, record: SuiteRecord, judge: Judge) -> Evidence:
+    arms = (*ARMS, *(arm.name for arm in judge.arms))
+    metrics = [metric(name) for name in dict.fromkeys((*record.metrics, *judge.gated(record.name)))]
+    folder, unfinished = run.suite_samples(record.name), judge.stop_early and bool(judge.gated(record.name))
+    return load_evidence(folder, arms, metrics, repeats=record.repeats, unfinished=unfinished)
+
+
+def _held_out_primary(judge: Judge, evidence: Evidence) -> Metric:
+    """What the first gate on the held-out examples looks at."""
+    gated = [rule.metric for rule in judge.must_improve if rule.suite == HELD_OUT]
+    return metric(gated[0]) if gated else _primary(evidence)
+
+
+def _primary(evidence: Evidence) -> Metric:
+    """The first metric of a suite that can be won; the first of all where none can."""
+    return next((one for one in evidence.metrics if one.direction != "neutral"), evidence.metrics[0])
 
 
 def _judged_other_weights(manifest: Manifest) -> bool:
@@ -193,93 +187,3 @@ def _judged_other_weights(manifest: Manifest) -> bool:
     # An adapter that was trained on a quantised base is another model on the whole one.
     moved = settings is not None and settings.quantised and "bitsandbytes" not in judgement.packages
     return moved or judgement.candidate.sha256 != tuning.tuned.sha256
-
-
-def _arm(evidence: Evidence, arm: str, confidence: float) -> ArmSummary:
-    return ArmSummary(
-        arm=arm,
-        scores={candidate.name: _estimate(evidence, arm, candidate.name, confidence) for candidate in METRICS},
-        speed=_speed(evidence.samples[arm]),
-    )
-
-
-def _estimate(evidence: Evidence, arm: str, name: str, confidence: float) -> Estimate | None:
-    scored = [
-        (score, example.group)
-        for score, example in zip(evidence.scores(arm, metric(name)), evidence.examples, strict=True)
-        if score is not None
-    ]
-    if not scored:
-        return None
-    scores = np.array([score for score, _ in scored])
-    groups = [group for _, group in scored]
-    distinct = len(set(groups))
-    interval = mean_interval(scores, groups, level=confidence) if distinct > 1 else None
-    return Estimate(float(scores.mean()), len(scores), distinct, interval)
-
-
-def _speed(samples: Sequence[Sample]) -> Speed | None:
-    batches: dict[int, float] = {}
-    latencies, first_tokens = [], []
-    for sample in samples:
-        if sample.first_token_s is None or sample.end_s is None:
-            return None
-        batches[sample.batch] = max(sample.end_s, batches.get(sample.batch, 0.0))
-        latencies.append(sample.end_s)
-        first_tokens.append(sample.first_token_s)
-    if not sum(batches.values()):
-        return None
-    tokens = [sample.new_tokens for sample in samples if sample.new_tokens is not None]
-    return Speed(
-        tokens_per_s=sum(tokens) / sum(batches.values()) if len(tokens) == len(samples) else None,
-        latency_p50_s=float(np.median(latencies)),
-        first_token_p50_s=float(np.median(first_tokens)),
-        memory_bytes=max(sample.memory_bytes or 0 for sample in samples),
-    )
-
-
-def _comparisons(evidence: Evidence, confidence: float) -> tuple[Comparison, ...]:
-    if TUNED not in evidence.samples:
-        return ()
-    found = [
-        compare_arms(evidence, candidate, baseline, TUNED, confidence=confidence)
-        for candidate in METRICS
-        if candidate.direction != "neutral"
-        for baseline in _BASELINES
-        if baseline in evidence.samples
-    ]
-    return tuple(comparison for comparison in found if comparison is not None)
-
-
-def _variants(evidence: Evidence, judge: Judge) -> tuple[Comparison, ...]:
-    primary = metric(judge.must_improve[0].metric)
-    found = [
-        compare_arms(evidence, primary, arm.baseline, arm.name, confidence=judge.confidence)
-        for arm in judge.arms
-        if {arm.name, arm.baseline} <= evidence.samples.keys()
-    ]
-    return tuple(comparison for comparison in found if comparison is not None)
-
-
-def _noise(evidence: Evidence, manifest: Manifest) -> Comparison | None:
-    judge = manifest.experiment.judge
-    if BASE not in evidence.samples or BASE_AGAIN not in evidence.samples:
-        return None
-    primary = metric(judge.must_improve[0].metric)
-    return compare_arms(evidence, primary, BASE, BASE_AGAIN, confidence=judge.confidence)
-
-
-def _changes(evidence: Evidence) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
-    """Splits the examples whose exact match differs between base and tuned into fixed and broken."""
-    if BASE not in evidence.samples or TUNED not in evidence.samples:
-        return (), ()
-    exact = metric("exact_match")
-    rows = zip(evidence.examples, evidence.samples[BASE], evidence.samples[TUNED], strict=True)
-    before, after = evidence.scores(BASE, exact), evidence.scores(TUNED, exact)
-    fixed: list[Change] = []
-    broken: list[Change] = []
-    for (example, baseline, candidate), old, new in zip(rows, before, after, strict=True):
-        if old != new:
-            (fixed if new else broken).append(Change(example, baseline, candidate))
-    broken.sort(key=lambda change: similarity(change.candidate.text, change.example.references))
-    return tuple(fixed), tuple(broken)

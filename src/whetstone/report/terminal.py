@@ -17,9 +17,10 @@ from whetstone.evaluate.sample import BASE
 from whetstone.report import format as written
 from whetstone.report.arms import variant_words
 from whetstone.report.changes import Answer, view_change
-from whetstone.report.claims import Claims, unguarded_loss
+from whetstone.report.claims import Claims, suite_path, suite_title, unguarded_loss
 from whetstone.report.difference import Piece
 from whetstone.report.machine import as_json
+from whetstone.report.suite_summary import SuiteSummary
 from whetstone.report.summary import Summary
 from whetstone.report.training import forgotten_sentence, retention_paths, retention_words, settings_words
 
@@ -45,6 +46,7 @@ _RATES = (
 )
 _BAR_CELLS = 10
 _NAME_CELLS = 10
+_ADVICE_SHOWN = 2
 _WIDE = 96
 """Columns from which there is room for bars."""
 
@@ -68,8 +70,13 @@ def print_summary(console: Console, summary: Summary, report: Path | None = None
     console.print(_gates(summary, claims), "", arms, "", _flips(claims), sep="\n")
     for arm in summary.manifest.experiment.judge.arms:
         console.print(Text.assemble(("variant   ", "bold"), variant_words(summary, claims, arm.name)))
+    for suite in summary.suites:
+        console.print(Text.assemble(("suite     ", "bold"), _suite(suite, claims)))
     for about, said in _training(summary, claims):
         console.print(Text.assemble((f"{about:<9} ", "bold"), written.printable(said)))
+    advice = [one for one in claims.value("recommendations") if one["state"] == "advised"]
+    for one in advice[:_ADVICE_SHOWN]:
+        console.print(Text.assemble(("next      ", "bold"), written.printable(written.sentence(one["text"]))))
     for line in _changes(summary):
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
@@ -84,8 +91,9 @@ def _gates(summary: Summary, claims: Claims) -> Table:
         if gate.remedy:
             text.append(f" {written.sentence(gate.remedy)}", style="italic")
         table.add_row(Text(gate.state, style=_STYLES[gate.state]), text)
-    for found in summary.unguarded_losses:
-        loss = Text.assemble((f"Outside the rule: {found.metric.title}: ", "bold"), unguarded_loss(claims, found))
+    for suite, found in summary.unguarded_losses:
+        title = suite_title(suite, found.metric.title)
+        loss = Text.assemble((f"Outside the rule: {title}: ", "bold"), unguarded_loss(claims, suite, found))
         table.add_row(Text("worse", style=_STYLES["failed"]), loss)
     paths = retention_paths(summary.manifest)
     for record in summary.forgotten:
@@ -154,15 +162,31 @@ def _training(summary: Summary, claims: Claims) -> list[tuple[str, str]]:
     settings = settings_words(summary.manifest)
     lines = [] if settings is None else [("training", settings)]
     lines += [("retention", retention_words(claims, path)) for path in retention_paths(summary.manifest).values()]
+    judgement = summary.manifest.judgement
+    if judgement is not None and judgement.no_few_shot is not None:
+        lines.append(("few-shot", f"left out: {judgement.no_few_shot}"))
     return [*lines, *(("note", note) for note in summary.manifest.notes)]
+
+
+def _suite(suite: SuiteSummary, claims: Claims) -> str:
+    """The first metric of a suite that can be won, on one line."""
+    unit, path = suite.primary.unit, f"{suite_path(suite.name)}comparisons.{suite.primary.name}.base"
+    if claims.value(path) is None:
+        return f"{suite.name}: {written.UNMEASURED}"
+    tuned, base = (claims.text(f"{path}.{arm}_mean", written.score(unit)) for arm in ("candidate", "baseline"))
+    low, high = (claims.text(f"{path}.interval.{end}", written.bare_difference(unit)) for end in ("low", "high"))
+    moved, n = claims.text(f"{path}.difference", written.difference(unit)), claims.text(f"{path}.n", written.count)
+    title = suite.primary.title.lower()
+    return f"{suite.name}: {title} {tuned} against {base} of the base: {moved} [{low}, {high}], n = {n}"
 
 
 def _changes(summary: Summary) -> list[Text]:
     """The worst regression and the first fix, a line a text."""
     if summary.comparison("exact_match", BASE) is None:
         return []
-    views = [view_change(change, "broken") for change in summary.broken[:1]]
-    views += [view_change(change, "fixed") for change in summary.fixed[:1]]
+    held_out = summary.held_out
+    views = [view_change(held_out.change(index), "broken") for index in held_out.broken[:1]]
+    views += [view_change(held_out.change(index), "fixed") for index in held_out.fixed[:1]]
     lines = []
     for view in views:
         title = "worst regression" if view.kind == "broken" else "a fix"

@@ -2,6 +2,7 @@
 
 from whetstone.files import write_atomic, write_json
 from whetstone.report.charts import forest_svg, standalone, training_svg
+from whetstone.report.cost_charts import tradeoff_svg
 from whetstone.report.machine import as_json
 from whetstone.report.markdown import render_markdown
 from whetstone.report.page import render_page
@@ -11,6 +12,7 @@ from whetstone.run import Run
 __all__ = ["write_report"]
 
 _CURVE_WIDTH, _CURVE_HEIGHT = 640, 220
+_PLOT_HEIGHT = 300
 
 
 def write_report(run: Run) -> Summary:
@@ -23,6 +25,7 @@ def write_report(run: Run) -> Summary:
     charts = {
         "forest.svg": forest_svg(summary),
         "training.svg": training_svg(summary, width=_CURVE_WIDTH, height=_CURVE_HEIGHT),
+        "tradeoff.svg": tradeoff_svg(summary, width=_CURVE_WIDTH, height=_PLOT_HEIGHT, memory=True),
     }
     for name, svg in charts.items():
         if svg is None:

@@ -1,5 +1,6 @@
 """Two arms on one metric: the paired statistics of the rows, with the power that they have."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.stats.paired import PairedComparison, compare_paired
 from whetstone.stats.power import examples_needed, minimum_detectable_effect
+from whetstone.stats.resample import FloatArray, IntArray
 
 __all__ = ["Comparison", "compare_arms", "paired_scores"]
 
@@ -55,21 +57,32 @@ class Comparison:
 
 
 def paired_scores(
-    evidence: Evidence, metric: Metric, baseline: str, candidate: str
-) -> tuple[list[float], list[float], list[str]]:
-    """The two arms' scores and the groups, on the examples where both have a score."""
-    pairs = [
-        (left, right, example.group)
-        for left, right, example in zip(
-            evidence.scores(baseline, metric), evidence.scores(candidate, metric), evidence.examples, strict=True
-        )
-        if left is not None and right is not None
-    ]
-    return [pair[0] for pair in pairs], [pair[1] for pair in pairs], [pair[2] for pair in pairs]
+    evidence: Evidence, metric: Metric, baseline: str, candidate: str, *, without: Sequence[int] = ()
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """The two arms' scores and the groups, on the examples where both have a score.
+
+    Args:
+        evidence: The rows.
+        metric: What to score.
+        baseline: The arm compared with.
+        candidate: The arm compared.
+        without: Examples to leave out, by their place.
+    """
+    left, right = evidence.scores(baseline, metric), evidence.scores(candidate, metric)
+    both = np.isfinite(left) & np.isfinite(right)
+    both[list(without)] = False
+    return left[both], right[both], evidence.groups[both]
 
 
 def compare_arms(
-    evidence: Evidence, metric: Metric, baseline: str, candidate: str, *, confidence: float = 0.95, tests: int = 1
+    evidence: Evidence,
+    metric: Metric,
+    baseline: str,
+    candidate: str,
+    *,
+    confidence: float = 0.95,
+    tests: int = 1,
+    without: Sequence[int] = (),
 ) -> Comparison | None:
     """Compares two arms on one metric.
 
@@ -81,14 +94,14 @@ def compare_arms(
         confidence: Of the interval.
         tests: How many tests the p value will be corrected for. Power is computed at alpha divided by it (Bonferroni),
             which promises a little too little under Holm's correction, never too much.
+        without: Examples to leave out, by their place.
 
     Returns:
         None where fewer than two groups have a score: nothing can be said.
     """
-    left, right, groups = paired_scores(evidence, metric, baseline, candidate)
-    if len(set(groups)) < 2:
+    before, after, groups = paired_scores(evidence, metric, baseline, candidate, without=without)
+    if len(groups) == 0 or np.all(groups == groups[0]):
         return None
-    before, after = np.asarray(left), np.asarray(right)
     paired = compare_paired(before, after, groups, level=confidence)
     alpha = (1 - confidence) / tests
     return Comparison(

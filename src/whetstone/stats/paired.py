@@ -208,8 +208,7 @@ def non_inferiority_p(baseline: Scores, candidate: Scores, groups: Groups, *, ma
     if not 0 < margin < np.inf:
         raise UserError(f"margin is {margin}: a non-inferiority margin is a loss above 0, such as 0.02")
     scores = PairedScores.of(baseline, candidate, groups)
-    difference = scores.difference
-    grouped = difference.grouped
+    grouped = scores.difference.grouped
     if grouped.outlying == 0:
         needed, available = grouped.mean + margin, grouped.mean + scores.span
         if needed <= 0:
@@ -218,19 +217,14 @@ def non_inferiority_p(baseline: Scores, candidate: Scores, groups: Groups, *, ma
     if scores.are_independent_flips:
         return _tango_p(*_fixed_and_broken(grouped), grouped.count, margin)
     if grouped.is_sparse:
-        difference = _with_worst_group(difference)
-    mean, error = difference.clustered_mean()
-    return float(stats.t.sf((mean + margin) / error, difference.grouped.count - 1))
+        grouped = _with_worst_group(grouped)
+    return float(stats.t.sf((grouped.mean + margin) / grouped.mean_error, grouped.count - 1))
 
 
-def _with_worst_group(difference: ArmScores) -> ArmScores:
-    grouped = difference.grouped
-    size = max(1, round(len(difference.values) / grouped.count))
-    worst = np.full(size, -np.abs(grouped.means).max())
-    return ArmScores(
-        np.concatenate([difference.values, worst]),
-        np.concatenate([difference.group_numbers, np.full(size, grouped.count)]),
-    )
+def _with_worst_group(grouped: GroupSums) -> GroupSums:
+    size = max(1, round(float(grouped.sizes.mean())))
+    worst = -size * np.abs(grouped.means).max()
+    return GroupSums(np.append(grouped.sums, worst), np.append(grouped.sizes, size))
 
 
 def _check_resampling(level: float, resamples: int) -> None:

@@ -93,10 +93,9 @@ def _solved(**known: float | None) -> float:
 
 def _group_spread(scores: PairedScores, alpha: float) -> float:
     """Standard deviation of what one group of average size adds to the mean difference."""
-    difference = scores.difference
-    grouped = difference.grouped
+    grouped = scores.difference.grouped
     if grouped.outlying > 0:
-        return difference.clustered_mean()[1] * math.sqrt(grouped.count)
+        return grouped.mean_error * math.sqrt(grouped.count)
     share = float(proportion_confint(0, grouped.count, alpha=alpha, method="wilson")[1])
     return math.sqrt(share * (1 - share)) * (scores.span + abs(grouped.mean))
 

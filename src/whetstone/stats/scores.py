@@ -6,12 +6,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from statsmodels.regression.linear_model import OLS
 
 from whetstone.errors import UserError
 from whetstone.stats.resample import FloatArray, GroupSums, IntArray
 
-__all__ = ["ArmScores", "Groups", "PairedScores", "Scores"]
+__all__ = ["ArmScores", "Groups", "PairedScores", "Scores", "numbered"]
 
 Scores = Sequence[float] | npt.NDArray[np.number]
 Groups = Sequence[Hashable] | npt.NDArray[Any]
@@ -36,26 +35,7 @@ class ArmScores:
         Raises:
             UserError: The lengths differ, a score is not finite, or there are fewer than two groups.
         """
-        values = np.asarray(scores, dtype=np.float64)
-        if len(values) != len(groups):
-            raise UserError(
-                f"{name} has {len(values)} scores for {len(groups)} groups: give one score and one group an example"
-            )
-        if len(values) == 0:
-            raise UserError(f"{name} has no scores: give examples of at least 2 groups")
-        if not np.all(np.isfinite(values)):
-            index = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise UserError(
-                f"{name} score of example {index} is {values[index]}: leave the example out of both arms or score it"
-            )
-        numbers: dict[Hashable, int] = {}
-        group_numbers = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
-        if len(numbers) == 1:
-            raise UserError(
-                f"all examples ({len(values)}) are of group {groups[0]!r}: one group says nothing about others, "
-                "give examples of at least 2"
-            )
-        return cls(values, group_numbers)
+        return cls(_checked(name, scores, groups), numbered(groups))
 
     @property
     def is_binary(self) -> bool:
@@ -78,15 +58,6 @@ class ArmScores:
         low, high = min(0.0, float(self.values.min())), max(0.0, float(self.values.max()))
         return low, high if high > low else 1.0
 
-    def clustered_mean(self) -> tuple[float, float]:
-        """Mean over examples and its cluster-robust standard error, with the correction for few groups.
-
-        Source: Liang and Zeger (1986), Biometrika 73, 13-22; computed by statsmodels' `OLS`.
-        """
-        design = np.ones(len(self.values))
-        fit = OLS(self.values, design).fit(cov_type="cluster", cov_kwds={"groups": self.group_numbers})
-        return float(fit.params[0]), float(fit.bse[0])
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairedScores:
@@ -102,7 +73,9 @@ class PairedScores:
         Raises:
             UserError: The lengths differ, a score is not finite, or there are fewer than two groups.
         """
-        return cls(ArmScores.of("baseline", baseline, groups), ArmScores.of("candidate", candidate, groups))
+        before, after = _checked("baseline", baseline, groups), _checked("candidate", candidate, groups)
+        numbers = numbered(groups)
+        return cls(ArmScores(before, numbers), ArmScores(after, numbers))
 
     @property
     def difference(self) -> ArmScores:
@@ -128,3 +101,34 @@ class PairedScores:
         """Range of the scores of both arms, zero included: how far one example can be taken to move."""
         (low, high), (candidate_low, candidate_high) = self.baseline.range, self.candidate.range
         return max(high, candidate_high) - min(low, candidate_low)
+
+
+def _checked(name: str, scores: Scores, groups: Groups) -> FloatArray:
+    values = np.asarray(scores, dtype=np.float64)
+    if len(values) != len(groups):
+        raise UserError(
+            f"{name} has {len(values)} scores for {len(groups)} groups: give one score and one group an example"
+        )
+    if len(values) == 0:
+        raise UserError(f"{name} has no scores: give examples of at least 2 groups")
+    if not np.all(np.isfinite(values)):
+        index = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise UserError(
+            f"{name} score of example {index} is {values[index]}: leave the example out of both arms or score it"
+        )
+    return values
+
+
+def numbered(groups: Groups) -> IntArray:
+    """Groups numbered from 0 without a gap; whole numbers in an array are numbered without a loop."""
+    if isinstance(groups, np.ndarray) and groups.dtype.kind in "iu":
+        group_numbers = np.unique(groups, return_inverse=True)[1].astype(np.intp, copy=False)
+    else:
+        numbers: dict[Hashable, int] = {}
+        group_numbers = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
+    if group_numbers.max() == 0:
+        raise UserError(
+            f"all examples ({len(groups)}) are of group {groups[0]!r}: one group says nothing about others, "
+            "give examples of at least 2"
+        )
+    return group_numbers

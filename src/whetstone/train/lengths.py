@@ -11,7 +11,7 @@ from whetstone.data.finding import EXAMPLES_SHOWN, Finding
 from whetstone.data.split import Splits
 from whetstone.data.statistics import Bin, Spread, histogram, spread
 from whetstone.data_section import Data
-from whetstone.experiment import Judge
+from whetstone.judge_section import Judge
 from whetstone.train.batch import RowLengths
 
 __all__ = ["PartLengths", "answer_findings", "length_findings", "summarise_lengths"]

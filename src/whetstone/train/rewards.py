@@ -5,17 +5,15 @@ from collections.abc import Callable, Sequence
 
 from whetstone.data.answer import matches
 from whetstone.data.example import Example
-from whetstone.data.tests import around_answer
+from whetstone.data.tests import code_of, run_tests
 from whetstone.errors import UserError
-from whetstone.sandbox import DEFAULT_LIMITS, Limits, run_python
+from whetstone.sandbox import DEFAULT_LIMITS, Limits, require_sandbox
 from whetstone.tune_section import Reward, Rewards
 
-__all__ = ["Score", "code_of", "scores"]
+__all__ = ["Score", "scores"]
 
 Score = Callable[[Example, str], float]
 """The reward of one answer, from 0 to 1; called from several threads at once."""
-
-_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def scores(rewards: Rewards, examples: Sequence[Example], limits: Limits = DEFAULT_LIMITS) -> dict[Reward, Score]:
@@ -46,7 +44,7 @@ def _score(name: Reward, rewards: Rewards, examples: Sequence[Example], limits: 
                         f"example '{example.id}': has no tests for the reward 'tests'; give rows with 'tests', or "
                         "with the fields of MBPP or HumanEval"
                     )
-            run_python("", limits=limits)
+            require_sandbox(limits=limits)
             return lambda example, answer: float(_passes(example, answer, limits))
 
 
@@ -59,12 +57,4 @@ def _pattern(rewards: Rewards) -> re.Pattern[str]:
 
 def _passes(example: Example, answer: str, limits: Limits) -> bool:
     """Whether all tests pass: a share of them would reward an answer that knows one case by heart."""
-    before, tests = around_answer(example.tests or "")
-    code = f"{before}\n{code_of(answer)}" if before else code_of(answer)
-    return run_python(code, tests, limits=limits).status == "passed"
-
-
-def code_of(answer: str) -> str:
-    """The first fenced block of an answer, or all of it where there is none; a fence may lack its end."""
-    fenced = _FENCED.search(answer)
-    return fenced.group(1) if fenced else answer
+    return run_tests(example.tests or "", code_of(answer), example.references, limits=limits).status == "passed"

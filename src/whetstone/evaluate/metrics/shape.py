@@ -5,29 +5,37 @@ from whetstone.data.example import Example
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import Sample
 
-__all__ = ["EMPTY", "EXTRA_TEXT", "LENGTH_WORDS", "TOO_SHORT", "TRUNCATED"]
+__all__ = ["EMPTY", "EXTRA_TEXT", "TOO_SHORT", "TRUNCATED"]
+
+
+def _extra_text(example: Example, sample: Sample) -> float | None:
+    if not example.references:
+        return None
+    return float(has_extra_text(sample.text, example.references))
 
 
 def _empty(_: Example, sample: Sample) -> float:
     return float(is_empty(sample.text))
 
 
-def _too_short(example: Example, sample: Sample) -> float:
+def _too_short(example: Example, sample: Sample) -> float | None:
+    if not example.references:
+        return None
     return float(is_too_short(sample.text, example.references))
-
-
-def _extra_text(example: Example, sample: Sample) -> float:
-    return float(has_extra_text(sample.text, example.references))
-
-
-def _length_words(_: Example, sample: Sample) -> float:
-    return float(len(sample.text.split()))
 
 
 def _truncated(_: Example, sample: Sample) -> float:
     return float(sample.finish_reason == "length")
 
 
+EXTRA_TEXT = Metric(
+    name="extra_text",
+    title="Extra text",
+    unit="share",
+    direction="lower",
+    definition="A reference stands in the answer with other text around it.",
+    score=_extra_text,
+)
 EMPTY = Metric(
     name="empty",
     title="Empty",
@@ -43,22 +51,6 @@ TOO_SHORT = Metric(
     direction="lower",
     definition="The answer has fewer than half the words of the shortest reference.",
     score=_too_short,
-)
-EXTRA_TEXT = Metric(
-    name="extra_text",
-    title="Extra text",
-    unit="share",
-    direction="lower",
-    definition="A reference stands in the answer with other text around it.",
-    score=_extra_text,
-)
-LENGTH_WORDS = Metric(
-    name="length_words",
-    title="Length",
-    unit="words",
-    direction="neutral",
-    definition="Words in the answer.",
-    score=_length_words,
 )
 TRUNCATED = Metric(
     name="truncated",

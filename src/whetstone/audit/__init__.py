@@ -1,0 +1,1 @@
+"""Reads a report that somebody else wrote, and says which of its claims its own numbers do not bear out."""
