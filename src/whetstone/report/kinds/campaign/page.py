@@ -6,15 +6,19 @@ from whetstone.report.claims import Claims
 from whetstone.report.frame import render
 from whetstone.report.kinds.advice import writer
 from whetstone.report.kinds.campaign import words
-from whetstone.report.kinds.campaign.charts import forest_svg
 from whetstone.report.kinds.campaign.schema import CampaignReport
 
 __all__ = ["render_campaign"]
 
 
-def render_campaign(report: CampaignReport) -> str:
-    """Renders the page; names of runs are text in the chart, which the drawing library escapes."""
-    drawn = {"wide": forest_svg(report), "narrow": forest_svg(report, narrow=True)}
+def render_campaign(report: CampaignReport, drawn: dict[str, str | None]) -> str:
+    """Renders the page.
+
+    Args:
+        report: What it says.
+        drawn: The forest plot by its size, ``wide`` and ``narrow``; names of runs are text in it, which the drawing
+            library escapes.
+    """
     return render(
         "campaign.html.j2",
         report=report,

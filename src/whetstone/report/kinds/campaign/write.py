@@ -26,12 +26,13 @@ def write_campaign_report(runs: Sequence[Run], folder: Path) -> CampaignReport:
         UserError: Fewer than two runs, one given twice, or a file cannot be written.
     """
     report = summarise_campaign(read_runs(runs))
-    charts = {"forest": forest_svg(report)}
+    drawn = {"wide": forest_svg(report), "narrow": forest_svg(report, narrow=True)}
+    charts = {"forest": drawn["wide"]}
     write_document(
         folder,
         Document(
             machine=report.model_dump(mode="json"),
-            page=render_campaign(report),
+            page=render_campaign(report, drawn),
             markdown=markdown_campaign(report, charts),
             charts=charts,
         ),
