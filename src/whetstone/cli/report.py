@@ -24,14 +24,20 @@ class Kind(Enum):
     DECISION = "decision"
     TRAINING = "training"
     SERVICE = "service"
+    CAMPAIGN = "campaign"
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="A run, by name or folder; for --kind service also a requests.jsonl.")],
+    run: Annotated[
+        list[str],
+        typer.Argument(
+            help="A run, by name or folder; for --kind service also a requests.jsonl, for --kind campaign several runs."
+        ),
+    ],
     runs: RunsOption = Path("runs"),
     kind: Annotated[Kind, typer.Option("--kind", help="What it is about.")] = Kind.DECISION,
     pdf: Annotated[bool, typer.Option("--pdf", help="Print the page to report.pdf, too; needs Chromium.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="The folder of a service report.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The folder of a service or campaign report.")] = None,
     slo_ttft: Annotated[
         float | None, typer.Option("--slo-ttft", min=0, help="Service: seconds to the first token that are good.")
     ] = None,
@@ -45,21 +51,29 @@ def report(
     Example: whet report demo
     Example: whet report demo --kind training --pdf
     Example: whet report requests.jsonl --kind service --slo-ttft 0.5 --slo-tpot 0.05
+    Example: whet report rank-8 rank-16 rank-16-seed-2 --kind campaign --out campaign-report
     """
     if pdf:
         from whetstone.report.pdf import find_chromium
 
         # Said before anything is computed.
         find_chromium()
-    if kind is not Kind.SERVICE and (out is not None or slo_ttft is not None or slo_tpot is not None):
-        raise UserError(f"--out, --slo-ttft and --slo-tpot are for --kind service; leave them out for {kind.value}")
+    if kind is not Kind.SERVICE and (slo_ttft is not None or slo_tpot is not None):
+        raise UserError(f"--slo-ttft and --slo-tpot are for --kind service; leave them out for {kind.value}")
+    if kind in (Kind.DECISION, Kind.TRAINING) and out is not None:
+        raise UserError(f"--out is for --kind service and campaign; leave it out for {kind.value}")
+    if kind is not Kind.CAMPAIGN and len(run) > 1:
+        raise UserError(f"{len(run)} runs given, and --kind {kind.value} is of one; give --kind campaign for several")
     match kind:
         case Kind.DECISION:
-            _decision(resolve_run(run, runs), pdf=pdf, as_json=as_json)
+            _decision(resolve_run(run[0], runs), pdf=pdf, as_json=as_json)
         case Kind.TRAINING:
-            _training(resolve_run(run, runs), pdf=pdf, as_json=as_json)
+            _training(resolve_run(run[0], runs), pdf=pdf, as_json=as_json)
         case Kind.SERVICE:
-            _service(run, runs, out, _objective(slo_ttft, slo_tpot), pdf=pdf, as_json=as_json)
+            _service(run[0], runs, out, _objective(slo_ttft, slo_tpot), pdf=pdf, as_json=as_json)
+        case Kind.CAMPAIGN:
+            found = [resolve_run(one, runs) for one in run]
+            _campaign(found, out or Path("campaign-report"), pdf=pdf, as_json=as_json)
 
 
 def _decision(found: "Run", *, pdf: bool, as_json: bool) -> None:
@@ -110,6 +124,19 @@ def _service(
         print_json(written.model_dump(mode="json"))
     else:
         print_service(Console(), written, folder / "index.html")
+
+
+def _campaign(found: "list[Run]", folder: Path, *, pdf: bool, as_json: bool) -> None:
+    from whetstone.report.kinds.campaign.terminal import print_campaign
+    from whetstone.report.kinds.campaign.write import write_campaign_report
+
+    with status.status("writing the report"):
+        written = write_campaign_report(found, folder)
+        _print(folder, wanted=pdf)
+    if as_json:
+        print_json(written.model_dump(mode="json"))
+    else:
+        print_campaign(Console(), written, folder / "index.html")
 
 
 def _objective(ttft_s: float | None, tpot_s: float | None) -> "Objective | None":

@@ -1,1 +1,1 @@
-"""Reports beside that of the decision: of a training, and of a server under load."""
+"""Reports beside that of the decision: of a training, of a server under load, and of several runs."""

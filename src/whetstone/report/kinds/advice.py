@@ -14,7 +14,19 @@ __all__ = ["Advice", "Number", "Tone", "Unit", "writer"]
 Tone = Literal["bad", "open", "good"]
 """How it is coloured: something is wrong, something may be, or something is as it should be."""
 
-Unit = Literal["count", "loss", "loss_difference", "slope", "share", "bytes", "duration", "rate", "temperature"]
+Unit = Literal[
+    "count",
+    "loss",
+    "loss_difference",
+    "slope",
+    "share",
+    "points",
+    "difference",
+    "bytes",
+    "duration",
+    "rate",
+    "temperature",
+]
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -73,6 +85,8 @@ def writer(unit: Unit) -> written.Write:
         "loss_difference": written.decimal_difference,
         "slope": lambda value: f"{value:+.3g}".replace("-", "\N{MINUS SIGN}"),
         "share": written.share,
+        "points": written.points,
+        "difference": lambda value: f"{value:+.3g}".replace("-", "\N{MINUS SIGN}"),
         "bytes": written.byte_size,
         "duration": written.duration,
         "rate": written.rate,

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from whetstone.report.kinds.campaign.schema import CampaignReport
 from whetstone.report.kinds.part import Part
 from whetstone.report.kinds.service.schema import ServiceReport
 from whetstone.report.kinds.training.schema import TrainingReport
 
 __all__ = ["SCHEMAS", "schema_of"]
 
-SCHEMAS: dict[str, type[Part]] = {"training": TrainingReport, "service": ServiceReport}
+SCHEMAS: dict[str, type[Part]] = {"training": TrainingReport, "service": ServiceReport, "campaign": CampaignReport}
 """The model of each kind; ``scripts/make_report_schemas.py`` writes their schemas to ``report/schemas/``."""
 
 
