@@ -120,6 +120,8 @@ def _killed(folder: Path, kills: int, examples: int) -> dict[str, float]:
     return result
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_killed_judgement_ends_with_the_verdict_of_the_one_that_was_not_killed(tmp_path: Path) -> None:
     result = _killed(tmp_path, 1, 12)
     assert result["equal"] == result["kept"] == 1

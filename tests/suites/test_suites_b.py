@@ -17,7 +17,7 @@ from rapidfuzz import fuzz
 import whetstone
 from whetstone.data.example import normalised
 from whetstone.data.requirements import Requirements
-from whetstone.data.tests import code_of
+from whetstone.data.tests import code_of, run_tests
 from whetstone.errors import UserError
 from whetstone.sandbox import run_python
 from whetstone.yaml_source import YamlSource
@@ -86,7 +86,7 @@ def test_its_lines_can_be_read(name: str) -> None:
 @isolated
 @each_coding_case
 def test_the_reference_passes_its_tests(case: Case) -> None:
-    outcome = run_python(case["references"][0], case["tests"])
+    outcome = run_tests(case["tests"], case["references"][0], tuple(case["references"]))
     assert outcome.status == "passed", outcome.output
 
 

@@ -81,8 +81,6 @@ def _decision(found: "Run", *, pdf: bool, as_json: bool) -> None:
 
     with found.lock(), status.status("writing the report"):
         summary = write_report(found)
-        # A PDF of the page that was there before would say something else.
-        (found.report / "report.pdf").unlink(missing_ok=True)
         _print(found.report, wanted=pdf)
     show_summary(summary, found, as_json=as_json)
 

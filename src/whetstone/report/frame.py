@@ -4,6 +4,7 @@ import base64
 import functools
 import hashlib
 import importlib.resources
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,15 +16,17 @@ from whetstone.report.palette import DARK, LIGHT
 __all__ = ["render"]
 
 
-def render(template: str, **values: Any) -> str:
-    """Renders a page that extends ``frame.html.j2``.
+def render(template: str, *, scripts: Sequence[str] = ("page.js",), **values: Any) -> str:
+    """Renders a page.
 
     Args:
         template: Its name.
+        scripts: The files that its one script is made of.
         values: What it shows, beside what every page knows: ``written`` (:mod:`whetstone.report.format`), the colours
             and the script.
     """
-    script = (importlib.resources.files("whetstone.report") / "templates" / "page.js").read_text(encoding="utf-8")
+    templates = importlib.resources.files("whetstone.report") / "templates"
+    script = "".join((templates / name).read_text(encoding="utf-8") for name in scripts)
     return (
         _environment()
         .get_template(template)

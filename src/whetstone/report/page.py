@@ -5,18 +5,14 @@ and its unrounded value; texts of models and data sets are escaped by Jinja, and
 browser run only the one script whose hash it names.
 """
 
-import base64
-import functools
-import hashlib
-import importlib.resources
 import json
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from whetstone.evaluate.sample import BASE
 from whetstone.judge_section import HELD_OUT
 from whetstone.report import format as written
+from whetstone.report import frame
 from whetstone.report.arms import VARIANTS_CAPTION, arm_words, batch_words
 from whetstone.report.changes import ChangeView, view_change
 from whetstone.report.charts import training_svg
@@ -25,7 +21,6 @@ from whetstone.report.cost_charts import TELEMETRY, telemetry_svg, tradeoff_svg
 from whetstone.report.forest import forest_of
 from whetstone.report.listing import suite_listing
 from whetstone.report.machine import as_json
-from whetstone.report.palette import DARK, LIGHT
 from whetstone.report.suite_summary import BASELINES
 from whetstone.report.summary import Summary
 from whetstone.report.training import RETENTION_CAPTION, retention_paths, settings_words
@@ -49,10 +44,9 @@ def render_page(summary: Summary) -> str:
     """Renders the whole page."""
     report = as_json(summary)
     claims = Claims(report)
-    templates = importlib.resources.files("whetstone.report") / "templates"
-    script = "".join((templates / name).read_text(encoding="utf-8") for name in _SCRIPTS)
-    template = _environment().get_template("index.html.j2")
-    return template.render(
+    return frame.render(
+        "index.html.j2",
+        scripts=_SCRIPTS,
         arm_words=arm_words(summary.manifest),
         arms=summary.arm_names,
         baselines=BASELINES,
@@ -61,10 +55,8 @@ def render_page(summary: Summary) -> str:
         claim=claims.html,
         config=json.dumps(report["manifest"]["experiment"], indent=2, ensure_ascii=False),
         curves=_curves(summary),
-        dark=DARK,
         extra_arms={arm.name: arm.model for arm in summary.manifest.experiment.judge.arms},
         forest=forest_of(summary),
-        light=LIGHT,
         manifest=summary.manifest,
         listing=_listing(summary),
         metrics=summary.held_out.metrics,
@@ -73,10 +65,8 @@ def render_page(summary: Summary) -> str:
         report=report,
         retention=retention_paths(summary.manifest),
         retention_caption=RETENTION_CAPTION,
-        script=Markup(script),
         suite_path=suite_path,
         settings=settings_words(summary.manifest),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         summary=summary,
         telemetry=_telemetry(summary),
         telemetry_titles=TELEMETRY,
@@ -85,18 +75,6 @@ def render_page(summary: Summary) -> str:
         training_table=[index for index, _ in enumerate(summary.training)],
         value=claims.value,
         variants_caption=VARIANTS_CAPTION,
-        written=written,
-    )
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("whetstone.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 

@@ -27,6 +27,8 @@ def write_report(run: Run) -> Summary:
         "training.svg": training_svg(summary, width=_CURVE_WIDTH, height=_CURVE_HEIGHT),
         "tradeoff.svg": tradeoff_svg(summary, width=_CURVE_WIDTH, height=_PLOT_HEIGHT, memory=True),
     }
+    # A PDF of the page that was there before would say something else.
+    (run.report / "report.pdf").unlink(missing_ok=True)
     for name, svg in charts.items():
         if svg is None:
             (run.report / name).unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from whetstone.report.kinds.campaign.read import read_runs
+from whetstone.report.kinds.campaign.summarise import summarise_campaign
 from whetstone.report.kinds.part import Part
 from whetstone.report.kinds.schemas import SCHEMAS, schema_of
 from whetstone.report.kinds.service.summarise import summarise_service
@@ -31,7 +33,10 @@ def test_the_published_schema_is_that_of_the_model(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def reports(
-    make_training: Callable[[Path], Run], requests: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+    make_training: Callable[[Path], Run],
+    make_run: Callable[..., Run],
+    requests: list[dict[str, Any]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("schemas")
     run = make_training(folder / "run")
@@ -42,7 +47,8 @@ def reports(
     rows = folder / "requests.jsonl"
     rows.write_text("".join(json.dumps(row) + "\n" for row in requests))
     service = summarise_service(rows, "requests", None)
-    found: dict[str, list[Part]] = {"training": [whole, bare], "service": [service]}
+    campaign = summarise_campaign(read_runs([make_run(folder / name, n=20) for name in ("a", "b")]))
+    found: dict[str, list[Part]] = {"training": [whole, bare], "service": [service], "campaign": [campaign]}
     return {kind: [json.loads(one.model_dump_json()) for one in made] for kind, made in found.items()}
 
 
