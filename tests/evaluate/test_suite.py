@@ -42,6 +42,11 @@ def test_metrics_of_gates_are_scored_too(tmp_path: Path) -> None:
     assert load_suite(path, judge).metrics == ("exact_match", "empty")
 
 
+def test_a_suite_is_asked_whole_whatever_the_limit_of_held_out_examples(tmp_path: Path) -> None:
+    path = written(tmp_path, HEAD + "cases: [{prompt: a}, {prompt: b}, {prompt: c}]\n")
+    assert len(load_suite(path, Judge(max_examples=1)).examples) == 3
+
+
 def test_texts_are_predicted(tmp_path: Path) -> None:
     suite = load_suite(written(tmp_path, HEAD + "cases: [{text: Some words., category: prose}]\n"), Judge())
     assert suite.is_text

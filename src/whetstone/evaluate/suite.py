@@ -197,7 +197,7 @@ def load_suite(origin: str, judge: Judge) -> Suite:
         name=name,
         about=file.about,
         origin=origin,
-        examples=_in_rounds(cases[: judge.max_examples], judge),
+        examples=_in_rounds(cases, judge),
         metrics=tuple(dict.fromkeys((*file.metrics, *judge.gated(name)))),
         generation=generation,
         shots=_examples(file, file.shots, f"{name}-shot"),
