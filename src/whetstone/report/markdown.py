@@ -9,6 +9,7 @@ from whetstone.report.claims import Claims, suite_title, unguarded_loss
 from whetstone.report.machine import as_json
 from whetstone.report.markdown_evidence import (
     categories_section,
+    corpus_tables,
     recommendations_section,
     sanity_section,
     suites_section,
@@ -39,6 +40,7 @@ def render_markdown(summary: Summary) -> str:
         recommendations_section(claims),
         _effects(summary, claims),
         _arms(summary, claims),
+        *corpus_tables(summary, summary.held_out, claims),
         categories_section(summary, claims),
         *suites_section(summary, claims),
         _flips(claims),

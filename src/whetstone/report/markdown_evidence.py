@@ -1,12 +1,20 @@
 """The parts of the Markdown report that say what stands beside the held-out examples, and what to make of it all."""
 
+from whetstone.evaluate.metrics.catalogue import CORPUS_METRICS
 from whetstone.report import format as written
 from whetstone.report.claims import Claims, suite_path
 from whetstone.report.markdown_table import span, table
 from whetstone.report.suite_summary import BASELINES, SuiteSummary
 from whetstone.report.summary import Summary
 
-__all__ = ["categories_section", "recommendations_section", "sanity_section", "suites_section", "tradeoff_section"]
+__all__ = [
+    "categories_section",
+    "corpus_tables",
+    "recommendations_section",
+    "sanity_section",
+    "suites_section",
+    "tradeoff_section",
+]
 
 
 def suites_section(summary: Summary, claims: Claims) -> list[str]:
@@ -20,7 +28,23 @@ def suites_section(summary: Summary, claims: Claims) -> list[str]:
         parts.append(f"### {suite.name}\n\n{written.one_line(suite.about)} {n} cases in {groups} groups.")
         parts.append(_arms(summary, suite, claims))
         parts.append(_differences(suite, claims))
+        parts += corpus_tables(summary, suite, claims)
     return parts
+
+
+def corpus_tables(summary: Summary, suite: SuiteSummary, claims: Claims) -> list[str]:
+    """The scores of all answers together, to be set beside published numbers; nothing where there are none."""
+    path = f"{suite_path(suite.name)}corpus"
+    arms = [arm for arm in summary.arm_names if arm in suite.evidence.arms]
+    rows = [
+        [
+            f"{one.title}: {one.definition}",
+            *(claims.text(f"{path}.{one.name}.{arm}", written.score(one.unit)) for arm in arms),
+        ]
+        for one in CORPUS_METRICS
+        if one.name in suite.corpus
+    ]
+    return [table(["All answers together", *arms], rows)] if rows else []
 
 
 def _arms(summary: Summary, suite: SuiteSummary, claims: Claims) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from whetstone.data.example import Example
 from whetstone.evaluate.evidence import Evidence
+from whetstone.evaluate.metrics.catalogue import CORPUS_METRICS
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import BASE, BASE_AGAIN, COPY_INPUT, FEW_SHOT, TUNED, Sample
 from whetstone.evaluate.scoring import AnswerColumns
@@ -28,6 +29,9 @@ __all__ = [
 
 BASELINES = (BASE, COPY_INPUT, FEW_SHOT)
 """What the tuned arm is compared with."""
+
+_CORPUS_AT_MOST = 20_000
+"""Examples whose answers are scored together: they are all in memory then."""
 
 _RANKED_AT_MOST = 2_000
 """Broken examples that are put in order, the worst first; of more than that, the first so many."""
@@ -104,6 +108,8 @@ class SuiteSummary:
         fixed: Examples that the base got wrong and the tuned arm right, as places in the evidence.
         broken: Right by the base, wrong by the tuned arm.
         categories: The primary metric by category.
+        corpus: By corpus metric and arm, the score of all (first) answers together, to be set beside published numbers;
+            empty where no metric asks for it, or there are too many answers.
     """
 
     name: str
@@ -118,6 +124,7 @@ class SuiteSummary:
     fixed: tuple[int, ...]
     broken: tuple[int, ...]
     categories: CategoryTable
+    corpus: dict[str, dict[str, float | None]]
 
     def comparison(self, metric_name: str, baseline: str) -> Comparison | None:
         """Tuned against ``baseline`` on one metric, if it was measured."""
@@ -159,7 +166,20 @@ def summarise_suite(
         fixed=fixed,
         broken=broken,
         categories=category_table(evidence, primary, confidence),
+        corpus=_corpus(evidence),
     )
+
+
+def _corpus(evidence: Evidence) -> dict[str, dict[str, float | None]]:
+    """The scores of all answers together, beside the metrics that score them one by one."""
+    names = {f"corpus_{one.name}" for one in evidence.metrics}
+    wanted = [one for one in CORPUS_METRICS if one.name in names]
+    if not wanted or evidence.count > _CORPUS_AT_MOST:
+        return {}
+    places = range(evidence.count)
+    examples = list(evidence.examples_at(places))
+    pairs = {arm: list(zip(examples, evidence.first_answers(arm, places), strict=True)) for arm in evidence.arms}
+    return {one.name: {arm: one.score(answered) for arm, answered in pairs.items()} for one in wanted}
 
 
 def _arm(evidence: Evidence, arm: str, confidence: float) -> ArmSummary:
