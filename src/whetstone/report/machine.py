@@ -77,6 +77,7 @@ def _suite(suite: SuiteSummary, arm_names: Sequence[str]) -> dict[str, Any]:
             if one.direction != "neutral"
         },
         "corpus": {name: {arm: scores.get(arm) for arm in arm_names} for name, scores in suite.corpus.items()},
+        "graders_agreement": suite.agreement,
         "flips": None if exact is None else _flips(exact),
         "noise_floor": _comparison(suite.noise),
         "changes": {"fixed": _changes(suite, suite.fixed), "broken": _changes(suite, suite.broken)},

@@ -44,7 +44,12 @@ def corpus_tables(summary: Summary, suite: SuiteSummary, claims: Claims) -> list
         for one in CORPUS_METRICS
         if one.name in suite.corpus
     ]
-    return [table(["All answers together", *arms], rows)] if rows else []
+    tables = [table(["All answers together", *arms], rows)] if rows else []
+    agreement = f"{suite_path(suite.name)}graders_agreement"
+    if claims.value(agreement) is not None:
+        alpha = claims.text(agreement, written.significant)
+        tables.append(f"Graders agree, over both orders and each other, at Krippendorff's alpha {alpha} (1 is always).")
+    return tables
 
 
 def _arms(summary: Summary, suite: SuiteSummary, claims: Claims) -> str:

@@ -9,11 +9,13 @@ from whetstone.data.example import Example
 from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.catalogue import CORPUS_METRICS
 from whetstone.evaluate.metrics.metric import Metric
+from whetstone.evaluate.preference_rows import chosen, read_preferences
 from whetstone.evaluate.sample import BASE, BASE_AGAIN, COPY_INPUT, FEW_SHOT, TUNED, Sample
 from whetstone.evaluate.scoring import AnswerColumns
 from whetstone.judge_section import ExtraArm
 from whetstone.report.categories import CategoryTable, category_table
 from whetstone.report.difference import similarity
+from whetstone.stats.agreement import krippendorff_alpha
 from whetstone.stats.comparison import Comparison, compare_arms
 from whetstone.stats.paired import Interval, mean_interval
 
@@ -110,6 +112,8 @@ class SuiteSummary:
         categories: The primary metric by category.
         corpus: By corpus metric and arm, the score of all (first) answers together, to be set beside published numbers;
             empty where no metric asks for it, or there are too many answers.
+        agreement: Krippendorff's alpha of what graders chose, over both orders and all graders; None where none was
+            asked, or all chose alike.
     """
 
     name: str
@@ -125,6 +129,7 @@ class SuiteSummary:
     broken: tuple[int, ...]
     categories: CategoryTable
     corpus: dict[str, dict[str, float | None]]
+    agreement: float | None
 
     def comparison(self, metric_name: str, baseline: str) -> Comparison | None:
         """Tuned against ``baseline`` on one metric, if it was measured."""
@@ -167,7 +172,16 @@ def summarise_suite(
         broken=broken,
         categories=category_table(evidence, primary, confidence),
         corpus=_corpus(evidence),
+        agreement=_agreement(evidence),
     )
+
+
+def _agreement(evidence: Evidence) -> float | None:
+    """A grader who likes what stands first chooses another arm in each order, and agrees with nobody."""
+    chosen_of: dict[str, list[str]] = {}
+    for one in read_preferences(evidence.folder):
+        chosen_of.setdefault(one.example, []).append(chosen(one) or one.choice)
+    return krippendorff_alpha(list(chosen_of.values()))
 
 
 def _corpus(evidence: Evidence) -> dict[str, dict[str, float | None]]:
