@@ -16,22 +16,16 @@ from whetstone.data_section import CatalogueSource, Data, FilesSource, ParallelS
 from whetstone.judge_section import Judge
 from whetstone.model_section import Model
 from whetstone.section import KeyedError, Section, stable_hash
+from whetstone.serve_section import Serve
 from whetstone.source_name import is_hub_name
 from whetstone.suites import suite_names
 from whetstone.tune_section import Tune
 from whetstone.yaml_source import YamlSource
 
-__all__ = ["NAME_PATTERN", "Experiment", "Serve", "load_experiment"]
+__all__ = ["NAME_PATTERN", "Experiment", "load_experiment"]
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a run may be called: a plain folder name on every system."""
-
-
-class Serve(Section):
-    """Where a served model listens."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8000
 
 
 class Experiment(Section):

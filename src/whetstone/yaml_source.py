@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from whetstone.errors import UserError
 
@@ -187,12 +188,17 @@ def _sibling_keys(schema: type[BaseModel], location: Sequence[Key]) -> list[str]
     """The keys that the schema knows where an unknown one stood."""
     known: list[type[BaseModel]] = [schema]
     for part in location[:-1]:
-        fields = [model.model_fields[part] for model in known if part in model.model_fields]
+        fields = [field for model in known for key, field in _by_key(model) if key == part]
         if fields:
             known = [model for field in fields for model in _models_in(field.annotation)]
         elif isinstance(part, str):
             known = [model for model in known if part.strip("<>") in model.__name__.lower()]
-    return [name for model in known for name in model.model_fields]
+    return [key for model in known for key, _ in _by_key(model)]
+
+
+def _by_key(model: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    """The fields of a section as a file names them."""
+    return [(field.alias or name, field) for name, field in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -12,7 +12,7 @@ from whetstone.data.example import Message
 from whetstone.engine.api import Completion, Delta, FinishReason, Request, Timing, Usage
 
 if TYPE_CHECKING:
-    from whetstone.engine.open import Provenance
+    from whetstone.engine.provenance import Provenance
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Speaker:
 
     @property
     def provenance(self) -> "Provenance":
-        from whetstone.engine.open import Provenance
+        from whetstone.engine.provenance import Provenance
 
         return Provenance(
             ref=self.ref,

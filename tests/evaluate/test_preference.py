@@ -11,7 +11,8 @@ import pytest
 
 from whetstone.data.example import Example, Message
 from whetstone.engine.api import Completion, Request, Timing, Usage
-from whetstone.engine.open import Opened, Provenance
+from whetstone.engine.open import Opened
+from whetstone.engine.provenance import Provenance
 from whetstone.evaluate.evidence import load_evidence
 from whetstone.evaluate.metrics.preferred import PREFERRED_METRIC
 from whetstone.evaluate.preference import ask_graders, read_choice

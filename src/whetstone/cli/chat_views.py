@@ -18,7 +18,7 @@ from whetstone.report.format import printable
 
 if TYPE_CHECKING:
     from whetstone.engine.conversation import Conversation, Turn
-    from whetstone.engine.open import Provenance
+    from whetstone.engine.provenance import Provenance
 
 __all__ = ["NARROWEST_COLUMNS", "Columns", "JsonLines", "Plain", "Side", "View", "end_note"]
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from whetstone.engine.open import Provenance
+    from whetstone.engine.provenance import Provenance
 
 __all__ = ["RANDOM_WEIGHTS", "provenance_line"]
 

@@ -16,43 +16,17 @@ from whetstone.data.template import Template
 from whetstone.engine.api import Constraint, Engine, Request, Sampling
 from whetstone.engine.open_torch import TorchWeights, load_torch, torch_weights
 from whetstone.engine.opened_template import template_of
+from whetstone.engine.provenance import Provenance
 from whetstone.errors import UserError
 from whetstone.models.load import context_tokens, load_config
 from whetstone.models.ref import Gguf, ModelRef, RandomWeights, RunModel, Server, Weights, parse_ref
 from whetstone.models.resolve import Resolved, Resolver, is_there
 
-__all__ = ["Opened", "Provenance", "open_engine", "open_engines"]
+__all__ = ["Opened", "open_engine", "open_engines"]
 
 _KEY = "WHETSTONE_API_KEY"
 _OPENAI_KEY, _OPENAI = "OPENAI_API_KEY", "api.openai.com"
 _ADAPTER_DIGITS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """What answers.
-
-    Attributes:
-        ref: The name that it was opened by.
-        engine: What computes: ``torch``, ``llama.cpp``, ``mlx`` or ``http``.
-        origin: Where the weights are from, in words.
-        sha256: Hash of the weights; None where they are random or with a server.
-        adapter_sha256: Hash of the adapter on them.
-        dtype: The type of the weights that are not quantised; None where the engine decides.
-        quantisation: ``nf4`` or ``int8``; None for none that was asked for.
-        template_hash: The chat template; None where a server renders.
-        random_weights: The weights are random, and the answers mean nothing.
-    """
-
-    ref: str
-    engine: str
-    origin: str
-    sha256: str | None = None
-    adapter_sha256: str | None = None
-    dtype: str | None = None
-    quantisation: str | None = None
-    template_hash: str | None = None
-    random_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True)

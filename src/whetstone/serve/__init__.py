@@ -1,0 +1,1 @@
+"""Serving what was judged: an OpenAI-compatible server over the engines."""
