@@ -20,6 +20,7 @@ from whetstone.cli.export import export
 from whetstone.cli.generate import generate
 from whetstone.cli.init import init, recipes
 from whetstone.cli.keys import keys
+from whetstone.cli.launchers import launchers
 from whetstone.cli.report import report
 from whetstone.cli.runs import runs, show
 from whetstone.cli.tune import tune
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
-for verb in (demo, init, recipes, check, tune, compare, report, audit, chat, generate, export, runs, show):
+for verb in (demo, init, recipes, check, tune, compare, report, audit, chat, generate, export, runs, show, launchers):
     app.command()(verb)
 app.add_typer(data)
 app.add_typer(keys)
