@@ -4,6 +4,7 @@ Sources: https://platform.openai.com/docs/api-reference/chat and https://docs.vl
 ``min_p``, ``repetition_penalty``, ``structured_outputs`` and ``return_token_ids``, which OpenAI does not have.
 """
 
+import secrets
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -14,10 +15,10 @@ from pydantic import Field
 from whetstone.engine.api import Constraint
 from whetstone.serve.errors import ServeError
 from whetstone.serve.openai.fields import ModelName, Neutral, Text, TextOrTexts, Wire
+from whetstone.serve.wanted import Prompt, Wanted
 
-__all__ = ["Asking", "Seed", "StreamOptions"]
+__all__ = ["Asking"]
 
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 _ShortText = Annotated[str, Field(max_length=512)]
 
 
@@ -44,7 +45,7 @@ class JsonObject(Wire):
 class NamedSchema(Wire):
     """A JSON schema."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}\z")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     description: str | None = None
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     strict: bool | None = None
@@ -74,7 +75,7 @@ class Asking(Wire):
     n: Annotated[int, Field(ge=1)] | None = None
     """Answers to each prompt. The first has the ``seed`` itself, the others have the numbers that follow it."""
     stop: TextOrTexts | None = None
-    seed: Seed | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -93,16 +94,6 @@ class Asking(Wire):
     presence_penalty: Annotated[object, Neutral((0,))] = None
     logit_bias: Annotated[object, Neutral(({},))] = None
 
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The strings that end an answer."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
-
     def check(self) -> None:
         """Refuses fields that contradict each other.
 
@@ -110,11 +101,51 @@ class Asking(Wire):
             ServeError: 400, with the field that is to be left out.
         """
         if self.stream_options is not None and not self.stream:
-            raise ServeError.invalid("stream_options: only with \"stream\": true; leave it out", "stream_options")
+            raise ServeError.invalid('stream_options: only with "stream": true; leave it out', "stream_options")
         if self.structured_outputs is not None and self.response_format is not None:
             raise ServeError.invalid("structured_outputs: not together with response_format", "structured_outputs")
 
-    def constraint(self) -> Constraint | None:
+    def wanted(
+        self,
+        endpoint: Literal["chat", "completions"],
+        prompts: tuple[Prompt, ...],
+        *,
+        max_new_tokens: int | None,
+        logprobs: int | None,
+    ) -> Wanted:
+        """The request in words of ours.
+
+        Args:
+            endpoint: Where it was sent.
+            prompts: What is asked.
+            max_new_tokens: Where the answers are cut off.
+            logprobs: How many of the likeliest tokens are told beside each one.
+
+        Raises:
+            ServeError: 400, it contradicts itself, or its JSON schema is none.
+        """
+        self.check()
+        return Wanted(
+            endpoint=endpoint,
+            model=self.model,
+            prompts=prompts,
+            n=self.n or 1,
+            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+            streamed=bool(self.stream),
+            include_usage=self.stream_options is not None and bool(self.stream_options.include_usage),
+            token_ids=bool(self.return_token_ids),
+            max_new_tokens=max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k if self.top_k is not None and self.top_k > 0 else None,
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
+            logprobs=logprobs,
+            constraint=self._constraint(),
+        )
+
+    def _constraint(self) -> Constraint | None:
         """What the answer must be.
 
         Raises:

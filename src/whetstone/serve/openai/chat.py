@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from whetstone.data.example import Message, Role
@@ -10,6 +10,7 @@ from whetstone.serve.errors import ServeError
 from whetstone.serve.openai.asking import Asking
 from whetstone.serve.openai.fields import UNSUPPORTED, Neutral, Wire, by_shape
 from whetstone.serve.openai.usage import FinishReason, Usage
+from whetstone.serve.wanted import Wanted
 
 __all__ = ["ChatCompletion", "ChatCompletionChunk", "ChatRequest"]
 
@@ -95,10 +96,14 @@ class ChatRequest(Asking):
         if self.top_logprobs is not None and not self.logprobs:
             raise ServeError.invalid('top_logprobs: only with "logprobs": true', "top_logprobs")
 
-    @property
-    def wanted_logprobs(self) -> int | None:
-        """How many of the likeliest tokens are told beside each one; None for no logprobs."""
-        return (self.top_logprobs or 0) if self.logprobs else None
+    def as_wanted(self) -> Wanted:
+        """The request in words of ours."""
+        return self.wanted(
+            "chat",
+            (tuple(turn.as_message() for turn in self.messages),),
+            max_new_tokens=self.max_completion_tokens or self.max_tokens,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
 
 
 class TokenLogprob(BaseModel):

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag
+from pydantic import BaseModel, Field, Tag
 
 from whetstone.serve.openai.asking import Asking
 from whetstone.serve.openai.fields import Neutral, Text, TokenId, by_shape
 from whetstone.serve.openai.usage import FinishReason, Usage
+from whetstone.serve.wanted import Wanted
 
 __all__ = ["Completion", "CompletionRequest", "TextsOrTokens", "as_prompts"]
 
@@ -47,13 +48,19 @@ class CompletionRequest(Asking):
     suffix: Annotated[object, Neutral(("",))] = None
     best_of: Annotated[object, Neutral((1,))] = None
 
+    def as_wanted(self) -> Wanted:
+        """The request in words of ours."""
+        return self.wanted(
+            "completions", as_prompts(self.prompt), max_new_tokens=self.max_tokens, logprobs=self.logprobs
+        )
+
 
 class CompletionLogprobs(BaseModel):
     """How likely the tokens were; one for each, the one that ended the answer included."""
 
     tokens: list[str]
     token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    top_logprobs: list[dict[str, float]]
     text_offset: list[int]
     """Where in the text of the choice each begins, in characters."""
 

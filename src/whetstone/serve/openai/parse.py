@@ -76,13 +76,10 @@ def _place(location: Sequence[str | int], body: Any) -> list[str | int]:
     """Leaves out the tags of unions, which pydantic puts between the fields."""
     place: list[str | int] = []
     for part in location:
-        if isinstance(body, dict) and isinstance(part, str) and part in body:
+        keys = body if isinstance(body, dict) else range(len(body)) if isinstance(body, list) else ()
+        if part in keys:
             body = body[part]
-        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
-            body = body[part]
-        else:
-            continue
-        place.append(part)
+            place.append(part)
     return place
 
 
