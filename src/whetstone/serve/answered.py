@@ -34,6 +34,9 @@ class Answered:
         ended_s: When it was over.
         asked: The last user turn, or the text that was continued.
         text: The answer.
+        status: Of HTTP; None where nobody was told one.
+        traceparent: The trace that the request belongs to, as the client said it (W3C Trace Context); empty where it
+            said none.
     """
 
     request_id: str
@@ -57,6 +60,8 @@ class Answered:
     token_s: tuple[float, ...] = ()
     asked: str = ""
     text: str = ""
+    status: int | None = None
+    traceparent: str = ""
 
 
 class Listener(Protocol):
