@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from scripted_backend import ScriptedBackend
 from whetstone.serve.admission import Admission
@@ -105,8 +105,8 @@ def test_what_nobody_foresaw_in_other_endpoints_is_not_told(caplog: pytest.LogCa
     router = APIRouter()
 
     @router.get("/bursts")
-    async def burst() -> None:
-        raise ValueError("private words")
+    async def burst(request: Request) -> None:
+        raise ValueError(request.url.query)
 
     @router.get("/refuses/{number}")
     async def refuse(number: int) -> int:
@@ -118,7 +118,7 @@ def test_what_nobody_foresaw_in_other_endpoints_is_not_told(caplog: pytest.LogCa
     async def ask() -> tuple[httpx.Response, httpx.Response]:
         transport = httpx.ASGITransport(build_app(service, router))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get("/bursts"), await client.get("/refuses/private")
+            return await client.get("/bursts?private"), await client.get("/refuses/private")
 
     burst_, refused = asyncio.run(ask())
     assert (burst_.status_code, burst_.json()["error"]["code"]) == (500, "internal_error")

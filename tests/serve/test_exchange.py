@@ -59,7 +59,7 @@ def test_who_hangs_up_is_not_answered(serving: Start, stream: bool, n: int) -> N
     assert time.monotonic() - began < 1
     records = server.told(n if stream else 1)
     assert {record.outcome for record in records} == {"disconnected"}
-    assert all(0 < record.new_tokens < 1000 * n for record in records)
+    assert 0 < sum(record.new_tokens for record in records) < 1000 * n
     assert backend.load.running == 0
     assert server.service.admission.running == 0
 
