@@ -54,7 +54,7 @@ class ServeError(Exception):
     @property
     def type(self) -> str:
         """The family of failures, as OpenAI names them."""
-        return _TYPES.get(self.status, "server_error")
+        return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
     def as_json(self) -> dict[str, Any]:
         """The body of the response, and of an error inside a stream."""
