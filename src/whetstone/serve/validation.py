@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import regex  # type: ignore[import-untyped]
+import regex
 from jsonschema import ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend, validator_for
