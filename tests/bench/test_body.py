@@ -48,7 +48,7 @@ def test_what_is_thought_aloud_is_text(field: str) -> None:
 
 
 def test_completions_are_read_too() -> None:
-    texts = [
+    texts: list[dict[str, Any]] = [
         {"choices": [{"text": "a", "finish_reason": None}]},
         {"choices": [{"text": "", "finish_reason": "length"}]},
     ]

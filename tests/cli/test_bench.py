@@ -124,6 +124,7 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
     assert result.exit_code == 1
     assert f"Bearer {KEY}" in server.heads[-1]
     assert "*** is not welcome" in result.stdout
+    assert "failed 1 client, closed loop: http 500 6" in " ".join(result.stdout.split())
     assert KEY not in result.output
     assert all(KEY not in path.read_text() for path in (tmp_path / "bench-serve").rglob("*") if path.is_file())
 

@@ -48,6 +48,10 @@ def print_service(console: Console, report: ServiceReport, page: Path) -> None:
             span = f"  {latency(min(waited))} to {latency(max(waited))}"
             drawn = sparkline(waited, max(1, console.width - 15 - len(span)))
             console.print(Text.assemble(("E2E over time  ", "bold"), (drawn, "cyan"), span))
+    for load in report.loads:
+        if load.failures:
+            kinds = ", ".join(f"{written.printable(one.status)} {written.count(one.count)}" for one in load.failures)
+            console.print(Text(f"failed  {load_words(load)}: {kinds}", style="red"))
     for note in report.notes:
         console.print(Text(f"note  {written.printable(note)}", style="yellow"))
     console.print(Text(_FORMULAS, style="dim"))
