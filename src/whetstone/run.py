@@ -46,7 +46,7 @@ __all__ = [
 _PACKAGES = ("torch", "transformers", "peft", "tokenizers", "accelerate", "numpy", "scipy", "statsmodels")
 
 
-_FILES = {".lock", "check.json", "metrics.jsonl", "requests.jsonl", "watch.jsonl"}
+_FILES = {".lock", "check.json", "metrics.jsonl", "requests.jsonl", "requests.jsonl.meta.json", "watch.jsonl"}
 _OURS = _FILES | {"adapter", "model", "merged", "base", "checkpoints", "track", "samples", "report"}
 
 

@@ -79,3 +79,18 @@ def test_calibration_of_the_statistics() -> None:
     assert min(rates["95% interval of the difference covers it"]) > 0.7
     assert min(rates["power at the minimum detectable effect"]) > 0.4
     assert max(rates["rows read before stopping at twice that effect"]) < 0.7
+
+
+def test_load_clients_beside_each_other() -> None:
+    ratios = _run("load_client", "--streams", "16")["ratios"]
+    assert ratios["whet"] == 1.0
+    assert ratios["httpx"] > 0
+
+
+def test_servers_beside_each_other() -> None:
+    names = ("transformers serve", "engine, no server")
+    result = _run("serve_vs_peers", "--threads", "1", *(option for name in names for option in ("--contestant", name)))
+    assert set(result["ratios"]) == set(names)
+    measured = result["rounds"][0]["transformers serve"]
+    assert 0 < measured["ttft_s"] < measured["seconds"]
+    assert measured["tokens_per_s"] > 0

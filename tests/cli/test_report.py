@@ -91,7 +91,7 @@ def test_a_service_of_a_file(whet: Callable[..., str], tmp_path: Path) -> None:
     write_requests(tmp_path / "load.jsonl")
     report = json.loads(whet("load.jsonl", "--kind", "service", "--slo-ttft", "0.2", "--json"))
     assert names(tmp_path / "load-report") == FILES
-    assert report["objective"] == {"ttft_s": 0.2, "tpot_s": None}
+    assert report["objective"] == {"ttft_s": 0.2, "tpot_s": None, "e2e_s": None}
     assert report["loads"][0]["goodput"]["good"]["count"] == 8
     whet("load.jsonl", "--kind", "service", "--out", "elsewhere")
     assert names(tmp_path / "elsewhere") == FILES
@@ -102,7 +102,7 @@ def test_what_cannot_be_reported(whet: Callable[..., str], run: Run) -> None:
         whet("gone.jsonl", "--kind", "service")
     with pytest.raises(UserError, match="'gone' is not a run"):
         whet("gone", "--kind", "training")
-    with pytest.raises(UserError, match="--slo-ttft and --slo-tpot are for --kind service"):
+    with pytest.raises(UserError, match="--slo-ttft, --slo-tpot and --slo-e2e are for --kind service"):
         whet("trained", "--kind", "training", "--slo-ttft", "1")
     run.metrics_path.write_text('{"step": "one"}\n')
     with pytest.raises(UserError, match=r"metrics.jsonl:1: step: "):

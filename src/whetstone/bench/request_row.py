@@ -46,14 +46,15 @@ class RequestRow:
         started_s: When it was sent.
         end_s: When its last byte came, or when it failed.
         prompt_tokens: As the server counted them; 0 where it did not say.
-        new_tokens: Tokens of the answer, as the server counted them.
-        status: ``ok``, or what kind of error it ended with: ``timeout``, ``connection``, ``http 503``.
+        new_tokens: Tokens of the answer, as the server counted them; pieces of text where it did not.
+        status: ``ok``, or what kind of error it ended with: ``timeout``, ``connection``, ``http 503``, ``truncated``
+            (the answer broke off), ``error in stream``, ``malformed``.
         streamed: Whether the answer came in pieces; without, there is no first token to wait for.
         warmup: It was sent to warm the server up and is not counted.
         arrival: How requests arrived while it was sent.
         queued_s: When it fell due, where it was sent later than that. What a user waits begins here.
         first_token_s: When the first token came; None where none came, or the answer came in one piece.
-        token_times_s: When each token came, where that was recorded.
+        token_times_s: When each piece with text came, where that was recorded; most servers send one a token.
     """
 
     id: str

@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from whetstone.cli.audit import audit
+from whetstone.cli.bench import bench
 from whetstone.cli.chat import chat
 from whetstone.cli.check import check
 from whetstone.cli.compare import compare
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for verb in (demo, init, recipes, check, tune, compare, report, audit, chat, generate, export, runs, show, launchers):
     app.command()(verb)
+app.add_typer(bench)
 app.add_typer(data)
 app.add_typer(keys)
 

@@ -44,6 +44,9 @@ def report(
     slo_tpot: Annotated[
         float | None, typer.Option("--slo-tpot", min=0, help="Service: seconds for each further token that are good.")
     ] = None,
+    slo_e2e: Annotated[
+        float | None, typer.Option("--slo-e2e", min=0, help="Service: seconds to the last token that are good.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write index.html, report.md and report.json again from the rows alone.
@@ -58,8 +61,8 @@ def report(
 
         # Said before anything is computed.
         find_chromium()
-    if kind is not Kind.SERVICE and (slo_ttft is not None or slo_tpot is not None):
-        raise UserError(f"--slo-ttft and --slo-tpot are for --kind service; leave them out for {kind.value}")
+    if kind is not Kind.SERVICE and (slo_ttft, slo_tpot, slo_e2e) != (None, None, None):
+        raise UserError(f"--slo-ttft, --slo-tpot and --slo-e2e are for --kind service; leave them out for {kind.value}")
     if kind in (Kind.DECISION, Kind.TRAINING) and out is not None:
         raise UserError(f"--out is for --kind service and campaign; leave it out for {kind.value}")
     if kind is not Kind.CAMPAIGN and len(run) > 1:
@@ -70,7 +73,7 @@ def report(
         case Kind.TRAINING:
             _training(resolve_run(run[0], runs), pdf=pdf, as_json=as_json)
         case Kind.SERVICE:
-            _service(run[0], runs, out, _objective(slo_ttft, slo_tpot), pdf=pdf, as_json=as_json)
+            _service(run[0], runs, out, _objective(slo_ttft, slo_tpot, slo_e2e), pdf=pdf, as_json=as_json)
         case Kind.CAMPAIGN:
             found = [resolve_run(one, runs) for one in run]
             _campaign(found, out or Path("campaign-report"), pdf=pdf, as_json=as_json)
@@ -137,10 +140,12 @@ def _campaign(found: "list[Run]", folder: Path, *, pdf: bool, as_json: bool) -> 
         print_campaign(Console(), written, folder / "index.html")
 
 
-def _objective(ttft_s: float | None, tpot_s: float | None) -> "Objective | None":
+def _objective(ttft_s: float | None, tpot_s: float | None, e2e_s: float | None) -> "Objective | None":
     from whetstone.report.kinds.service.schema import Objective
 
-    return None if ttft_s is None and tpot_s is None else Objective(ttft_s=ttft_s, tpot_s=tpot_s)
+    if (ttft_s, tpot_s, e2e_s) == (None, None, None):
+        return None
+    return Objective(ttft_s=ttft_s, tpot_s=tpot_s, e2e_s=e2e_s)
 
 
 def _print(folder: Path, *, wanted: bool) -> None:

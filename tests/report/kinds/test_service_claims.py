@@ -17,7 +17,7 @@ from whetstone.report.kinds.service.schema import Objective, ServiceReport
 from whetstone.report.kinds.service.summarise import summarise_service
 from whetstone.report.kinds.service.write import write_service_report
 
-TTFT_S, TPOT_S = 0.2, 0.016
+TTFT_S, TPOT_S, E2E_S = 0.2, 0.016, 1.5
 Z = 1.959963984540054
 Row = dict[str, Any]
 
@@ -31,7 +31,7 @@ def write(path: Path, rows: list[Row]) -> Path:
 def folder(requests: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("service")
     path = write(folder / "requests.jsonl", requests)
-    write_service_report(path, folder / "report", "requests", Objective(ttft_s=TTFT_S, tpot_s=TPOT_S))
+    write_service_report(path, folder / "report", "requests", Objective(ttft_s=TTFT_S, tpot_s=TPOT_S, e2e_s=E2E_S))
     return folder / "report"
 
 
@@ -53,7 +53,7 @@ class Requests:
         return 0.95
 
     def _objective(self, what: str) -> float:
-        return {"ttft_s": TTFT_S, "tpot_s": TPOT_S}[what]
+        return {"ttft_s": TTFT_S, "tpot_s": TPOT_S, "e2e_s": E2E_S}[what]
 
     def _loads(self, index: str, what: str, *rest: str) -> Any:
         group = self.groups[int(index)]
@@ -122,7 +122,8 @@ def goodput(rows: list[Row], window: float, what: str, leaf: str = "") -> Any:
         first, each = ttft(row), tpot(row)
         quick = first is not None and first <= TTFT_S
         steady = row["new_tokens"] < 2 or (each is not None and each <= TPOT_S)
-        good += row["status"] == "ok" and quick and steady
+        whole = row["end_s"] - due(row) <= E2E_S
+        good += row["status"] == "ok" and quick and steady and whole
     return good / window if what == "requests_per_s" else share(good, len(rows))[leaf]
 
 

@@ -1,17 +1,18 @@
-"""The charts of a server under load: latencies and requests in flight over time, and latency by load."""
+"""The charts of a server under load: latencies and requests in flight over time; latency and throughput by load."""
 
 from collections.abc import Callable, Sequence
 
 from whetstone.report.kinds.lines import Axes, Line, lines_svg
 from whetstone.report.kinds.service.schema import Load, ServiceReport, Slice
 
-__all__ = ["TITLES", "by_level", "draw_load"]
+__all__ = ["SATURATION", "TITLES", "by_level", "draw_load", "saturation"]
 
 TITLES = {
     "e2e": "End-to-end latency, by when requests fell due",
     "ttft": "Time to first token, by when requests fell due",
     "in-flight": "Requests in flight",
 }
+SATURATION = "Generated tokens a second by load"
 _SMALL = (330, 160)
 _TIME = "Seconds since the benchmark began"
 
@@ -42,22 +43,39 @@ def draw_load(load: Load) -> dict[str, str | None]:
 
 def by_level(report: ServiceReport, *, width: int, height: int) -> dict[str, str]:
     """End-to-end percentiles over the level of the load, for each model and process with two levels or more."""
-    units = {"closed": "clients in a closed loop", "poisson": "requests/s of a Poisson process"}
+    return _over_levels(
+        report,
+        "seconds",
+        lambda loads: [
+            _percentile("p50", "accent", [(load.level, load.latencies.e2e.p50.estimate) for load in loads]),
+            _percentile("p90", "open", [(load.level, load.latencies.e2e.p90.estimate) for load in loads]),
+            _percentile("p99", "bad", [(load.level, load.latencies.e2e.p99.estimate) for load in loads]),
+        ],
+        (width, height),
+    )
+
+
+def saturation(report: ServiceReport, *, width: int, height: int) -> dict[str, str]:
+    """Generated tokens a second over the level of the load: where it no longer rises, the server is saturated."""
+    return _over_levels(
+        report,
+        "tokens a second",
+        lambda loads: [Line("", [(load.level, load.tokens_per_s) for load in loads], marked=True)],
+        (width, height),
+    )
+
+
+def _over_levels(
+    report: ServiceReport, unit: str, lines: Callable[[Sequence[Load]], Sequence[Line]], size: tuple[int, int]
+) -> dict[str, str]:
+    """A chart for each model and process that has two levels or more, by what it is about."""
+    levels = {"closed": "clients in a closed loop", "poisson": "requests/s of a Poisson process"}
     found: dict[tuple[str, str], list[Load]] = {}
     for load in report.loads:
-        found.setdefault((load.model, units[load.process]), []).append(load)
+        found.setdefault((load.model, levels[load.process]), []).append(load)
     drawn = {
-        f"{model}, {unit}": lines_svg(
-            [
-                _percentile("p50", "accent", [(load.level, load.latencies.e2e.p50.estimate) for load in loads]),
-                _percentile("p90", "open", [(load.level, load.latencies.e2e.p90.estimate) for load in loads]),
-                _percentile("p99", "bad", [(load.level, load.latencies.e2e.p99.estimate) for load in loads]),
-            ],
-            Axes(unit, "seconds", from_zero=True),
-            width=width,
-            height=height,
-        )
-        for (model, unit), loads in found.items()
+        f"{model}, {level}": lines_svg(lines(loads), Axes(level, unit, from_zero=True), width=size[0], height=size[1])
+        for (model, level), loads in found.items()
         if len(loads) > 1
     }
     return {about: svg for about, svg in drawn.items() if svg is not None}

@@ -3,7 +3,7 @@
 from whetstone.report import format as written
 from whetstone.report.claims import Claims
 from whetstone.report.kinds.markdown import prose, table
-from whetstone.report.kinds.service.charts import TITLES
+from whetstone.report.kinds.service.charts import SATURATION, TITLES
 from whetstone.report.kinds.service.page import latency, rate
 from whetstone.report.kinds.service.schema import Load, Percentile, ServiceReport
 
@@ -30,10 +30,14 @@ def markdown_service(report: ServiceReport, charts: dict[str, str | None]) -> st
 
     Args:
         report: What it says.
-        charts: By the names of their files, ``load-0-e2e``; those that are None do not exist.
+        charts: By the names of their files, ``load-0-e2e``, ``load-levels-0``; those that are None do not exist.
     """
     claims = Claims(report.model_dump(mode="json"))
     sections = [_head(report, claims)]
+    levels = [name for name, svg in charts.items() if svg is not None and name.startswith("load-levels-")]
+    sections += [f"![{SATURATION}]({name}.svg)" for name in levels]
+    if report.notes:
+        sections.append("## Notes\n\n" + "\n".join(f"- {prose(note)}" for note in report.notes))
     sections += [_load(load, f"loads.{index}", claims, charts) for index, load in enumerate(report.loads)]
     formulas = [[one.title, one.formula] for one in report.definitions]
     sections += [
@@ -61,8 +65,8 @@ def _head(report: ServiceReport, claims: Claims) -> str:
     head = ["Model", "Load", "Requests", "Failed", "Requests/s", "Tokens/s", "TTFT median", "E2E median", "Goodput"]
     objective = "Goodput needs an objective, which nobody stated."
     if report.objective is not None:
-        ttft, tpot = (claims.text(f"objective.{name}", latency) for name in ("ttft_s", "tpot_s"))
-        objective = f"Objective: TTFT at most {ttft}, TPOT at most {tpot}."
+        ttft, tpot, e2e = (claims.text(f"objective.{name}", latency) for name in ("ttft_s", "tpot_s", "e2e_s"))
+        objective = f"Objective: TTFT at most {ttft}, TPOT at most {tpot}, E2E at most {e2e}."
     counted = claims.text("source.rows", written.count), claims.text("source.warmup", written.count)
     said = f"{counted[0]} measured requests, {counted[1]} of warming up left out. {objective}"
     return f"# Service: {prose(report.title)}\n\n{said}\n\n{table(head, rows)}"

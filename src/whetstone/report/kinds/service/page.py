@@ -4,7 +4,7 @@ from markupsafe import Markup
 
 from whetstone.report.claims import Claims
 from whetstone.report.frame import render
-from whetstone.report.kinds.service.charts import TITLES, by_level
+from whetstone.report.kinds.service.charts import SATURATION, TITLES, by_level, saturation
 from whetstone.report.kinds.service.schema import ServiceReport
 
 __all__ = ["latency", "rate", "render_service"]
@@ -34,7 +34,10 @@ def render_service(report: ServiceReport, drawn: dict[str, dict[str, str | None]
             library escapes.
     """
     claims = Claims(report.model_dump(mode="json"))
-    sizes = {size: by_level(report, width=width, height=height) for size, (width, height) in _SIZES.items()}
+    slower, fuller = (
+        {size: draw(report, width=width, height=height) for size, (width, height) in _SIZES.items()}
+        for draw in (by_level, saturation)
+    )
     return render(
         "service.html.j2",
         report=report,
@@ -44,9 +47,15 @@ def render_service(report: ServiceReport, drawn: dict[str, dict[str, str | None]
             path: {name: None if svg is None else Markup(svg) for name, svg in charts.items()}
             for path, charts in drawn.items()
         },
-        levels={about: {size: Markup(charts[about]) for size, charts in sizes.items()} for about in sizes["wide"]},
+        levels=_by_subject(slower),
+        saturation=_by_subject(fuller),
+        saturation_title=SATURATION,
         plain=lambda value: f"{value:.3g}",
         rate=rate,
         short=latency,
         titles=TITLES,
     )
+
+
+def _by_subject(sizes: dict[str, dict[str, str]]) -> dict[str, dict[str, Markup]]:
+    return {about: {size: Markup(charts[about]) for size, charts in sizes.items()} for about in sizes["wide"]}

@@ -45,12 +45,14 @@ DEFINITIONS = (
     Definition(
         name="tpot",
         title="Time per output token (TPOT)",
-        formula="(end_s − first_token_s) / (new_tokens − 1), one value a request with two tokens or more.",
+        formula="(end_s − first_token_s) / (new_tokens − 1), which is (E2E − TTFT) / (new_tokens − 1); one value a "
+        "request with two tokens or more.",
     ),
     Definition(
         name="itl",
         title="Inter-token latency (ITL)",
-        formula="token_times_s[i] − token_times_s[i − 1], one value a gap, of requests that recorded their tokens.",
+        formula="token_times_s[i] − token_times_s[i − 1], one value a gap, of requests that recorded their tokens. "
+        "Where a server sends several tokens in one piece, it is the time between pieces.",
     ),
     Definition(name="e2e", title="End-to-end latency (E2E)", formula="end_s − due_s."),
     Definition(
@@ -66,8 +68,8 @@ DEFINITIONS = (
     Definition(
         name="goodput",
         title="Goodput",
-        formula="Requests that succeeded within every stated limit / window. Limits need a streamed answer; one of a "
-        "single token meets any limit of TPOT.",
+        formula="Requests that succeeded within every stated limit / window. Limits of TTFT and TPOT need a streamed "
+        "answer; one of a single token meets any limit of TPOT.",
     ),
     Definition(
         name="in_flight",
@@ -214,6 +216,7 @@ class Objective(Part):
 
     ttft_s: float | None
     tpot_s: float | None
+    e2e_s: float | None = None
 
 
 class Source(Part):
@@ -235,4 +238,5 @@ class ServiceReport(Part):
     level: float = Field(description="Coverage that all intervals aim at.")
     objective: Objective | None
     loads: tuple[Load, ...]
+    notes: tuple[str, ...] = Field(default=(), description="What whoever measured the rows says of them.")
     definitions: tuple[Definition, ...] = DEFINITIONS

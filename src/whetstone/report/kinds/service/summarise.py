@@ -13,6 +13,7 @@ from statistics import median
 
 from statsmodels.stats.proportion import proportion_confint
 
+from whetstone.bench.measurement import read_measurement
 from whetstone.bench.request_row import RequestRow, read_requests
 from whetstone.report.kinds.service.schema import (
     Counted,
@@ -46,9 +47,11 @@ def summarise_service(path: Path, title: str, objective: Objective | None) -> Se
         objective: What a good answer keeps to; None where nobody stated it.
 
     Raises:
-        UserError: The file is missing or damaged, or holds no request that counts.
+        UserError: The file is missing or damaged, or holds no request that counts; or what was noted of it cannot
+            be read.
     """
     rows = read_requests(path)
+    measurement = read_measurement(path)
     loads: dict[tuple[str, str, float], list[RequestRow]] = {}
     for row in rows:
         loads.setdefault((row.model, row.arrival.process, row.arrival.level), []).append(row)
@@ -64,6 +67,7 @@ def summarise_service(path: Path, title: str, objective: Objective | None) -> Se
         level=_LEVEL,
         objective=objective,
         loads=tuple(_load(group, objective) for group in counted.values()),
+        notes=() if measurement is None else measurement.notes,
     )
 
 
@@ -155,6 +159,8 @@ def _goodput(rows: Sequence[RequestRow], objective: Objective, window_s: float) 
 
 def _within(row: RequestRow, objective: Objective) -> bool:
     ttft, tpot = _ttft(row), _tpot(row)
+    if objective.e2e_s is not None and _e2e(row) > objective.e2e_s:
+        return False
     if objective.ttft_s is not None and (ttft is None or ttft > objective.ttft_s):
         return False
     if objective.tpot_s is None or row.new_tokens < 2:
