@@ -19,6 +19,7 @@ from whetstone.cli.demo import demo
 from whetstone.cli.export import export
 from whetstone.cli.generate import generate
 from whetstone.cli.init import init, recipes
+from whetstone.cli.keys import keys
 from whetstone.cli.report import report
 from whetstone.cli.runs import runs, show
 from whetstone.cli.tune import tune
@@ -42,6 +43,7 @@ app = typer.Typer(
 for verb in (demo, init, recipes, check, tune, compare, report, audit, chat, generate, export, runs, show):
     app.command()(verb)
 app.add_typer(data)
+app.add_typer(keys)
 
 
 def main() -> None:

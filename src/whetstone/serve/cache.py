@@ -89,11 +89,11 @@ class AnswerCache:
 
     def put(self, key: str, answer: CachedAnswer) -> None:
         """Keeps an answer; those that were not used for longest make way. One larger than all memory is not kept."""
+        if key in self._answers:
+            self.bytes -= self._answers.pop(key)[1]
         size = answer.memory() + sys.getsizeof(key)
         if size > self._max_bytes:
             return
-        if key in self._answers:
-            self.bytes -= self._answers.pop(key)[1]
         self._answers[key] = answer, size
         self.bytes += size
         while self.bytes > self._max_bytes:
