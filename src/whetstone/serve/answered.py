@@ -37,6 +37,9 @@ class Answered:
             contents; empty where a text was continued.
         asked: The last user turn, or the text that was continued.
         text: The answer.
+        status: Of HTTP; None where nobody was told one.
+        traceparent: The trace that the request belongs to, as the client said it (W3C Trace Context); empty where it
+            said none.
     """
 
     request_id: str
@@ -62,6 +65,8 @@ class Answered:
     messages: str = ""
     asked: str = ""
     text: str = ""
+    status: int | None = None
+    traceparent: str = ""
 
 
 class Listener(Protocol):
