@@ -99,7 +99,6 @@ class Server:
             interface="asgi3",
             proxy_headers=False,
             log_config=None,
-            log_level="warning",
         )
         self._config.load()
         self._ending = asyncio.Event()
@@ -166,9 +165,9 @@ class Server:
         begun = set(self._state.tasks)
         self._connections.draining = True
         self._behind.drain()
-        _log.info("draining: %d requests are being answered; a second signal ends them", len(begun))
         if not begun:
             return 0
+        _log.info("ending when %d requests are answered; a second signal ends at once", len(begun))
         _, late = await asyncio.wait(begun, timeout=self._drain_s)
         return len(late)
 
