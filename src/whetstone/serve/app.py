@@ -9,6 +9,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -80,6 +81,8 @@ class _Guard:
 
         try:
             await self._app(scope, receive, noting)
+        except ClientDisconnect:
+            return
         except Exception as error:
             failure = unexpected(error)
             if not began and scope["type"] == "http":

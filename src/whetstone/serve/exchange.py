@@ -32,6 +32,8 @@ Header = tuple[bytes, bytes]
 
 _DISCONNECTED = "disconnected"
 _STOPPED = "stopped"
+"""The server's own end cut the request off."""
+_TRACEPARENT_CHARS = 256
 
 
 class Exchange(Response, ABC):
@@ -44,10 +46,13 @@ class Exchange(Response, ABC):
         model: What was asked for.
         streamed: Whether the answer goes out in pieces.
         answer_id: What the response calls the answer; empty while there is none.
-        began: Whether the client has been told a status.
+        began: Whether the client has been given answers, or the first of them.
         arrived_s: When the request was there, by the monotonic clock.
         admitted_s: When it had a place.
         deadline_s: When it is given up.
+        request_id: Of the border of the server, or a new one where there is no border.
+        traceparent: As the client said it.
+        status: Of HTTP, as soon as the client is told one.
     """
 
     endpoint: str
@@ -64,6 +69,7 @@ class Exchange(Response, ABC):
         self.admitted_s: float | None = None
         self.deadline_s = math.inf
         self.request_id = ""
+        self.traceparent = ""
         self.status: int | None = None
 
     @abstractmethod
@@ -96,6 +102,7 @@ class Exchange(Response, ABC):
         """Answers, whatever happens, and tells the listeners what did."""
         self.request_id = scope.get("state", {}).get("request_id") or f"req-{uuid.uuid4().hex}"
         headers = dict(scope["headers"])
+        self.traceparent = headers.get(b"traceparent", b"").decode("latin-1")[:_TRACEPARENT_CHARS]
         outcome = _STOPPED
         try:
             authorization = headers.get(b"authorization")
@@ -153,6 +160,8 @@ class Exchange(Response, ABC):
             answer_id=self.answer_id,
             streamed=self.streamed,
             admitted_s=self.admitted_s,
+            status=self.status,
+            traceparent=self.traceparent,
         )
 
 

@@ -47,9 +47,12 @@ def _mend(name: str, known: tuple[str, ...]) -> str:
     return f"unknown; did you mean '{near[0]}'?" if near else f"unknown; known here: {', '.join(known)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Neutral:
-    """A field that is not served, in ``Annotated``; null and these values change nothing and are taken."""
+    """A field that is not served, in ``Annotated``; null and these values change nothing and are taken.
+
+    Two with equal values are not equal, for ``typing`` keeps one of equal annotations, and 0 equals false.
+    """
 
     values: tuple[Any, ...] = ()
 
