@@ -136,7 +136,7 @@ def test_an_exception_is_one_field() -> None:
 @given(st.text())
 def test_any_text_is_one_line(text: str) -> None:
     for style in ("json", "text"):
-        with logged(style) as lines:  # type: ignore[arg-type]
+        with logged(style) as lines:
             logger.info("said %s", text)
             AccessLog().answered(answered_with(principal=text))
         assert len(lines) == 2
@@ -148,7 +148,7 @@ def test_any_text_is_one_line(text: str) -> None:
 
 def test_half_a_surrogate_pair() -> None:
     for style in ("json", "text"):
-        with logged(style) as lines:  # type: ignore[arg-type]
+        with logged(style) as lines:
             logger.info("said \ud800 there")
         assert len(lines) == 1 and "said \\ud800 there" in lines[0]
 

@@ -14,7 +14,10 @@ from whetstone.serve.redaction import MASK, redact, redacted_traceback
 TOKENS = st.text(string.ascii_letters + string.digits + "-._~+/", min_size=12)
 """What RFC 6750, section 2.1, allows a bearer token to be."""
 KEYS = st.text(string.ascii_letters + string.digits + "-_", min_size=12)
-AROUND = st.text(max_size=200)
+HARD = "'\"`\\ ab:,=\n"
+"""What quoting and matching are made of."""
+AROUND = st.text(max_size=200) | st.text(HARD, max_size=200)
+LONG = st.text(min_size=81, max_size=300) | st.text(HARD, min_size=81, max_size=300)
 
 
 @given(AROUND, TOKENS, AROUND)
@@ -37,7 +40,7 @@ def test_keys(before: str, kind: str, key: str, after: str) -> None:
         assert key in before + after or key not in redact(f"{before} {said} {after}"), said
 
 
-@given(AROUND, st.text(min_size=81, max_size=400), AROUND)
+@given(AROUND, LONG, AROUND)
 def test_no_more_than_eighty_characters_of_what_was_said(before: str, text: str, after: str) -> None:
     for quoted in (
         repr(text),
@@ -52,7 +55,7 @@ def test_no_more_than_eighty_characters_of_what_was_said(before: str, text: str,
         assert all(one in before or one in after for one in left), quoted
 
 
-@given(st.text(min_size=81, max_size=300), st.text("'\"`", max_size=3))
+@given(LONG, st.text("'\"`", max_size=3))
 def test_a_quoted_text_that_was_cut_is_one(text: str, quotes: str) -> None:
     inside = repr(text)[1:-1]
     assert inside[:81] not in redact(f"{quotes} got {repr(text)[:-1]}")

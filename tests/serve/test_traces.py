@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
@@ -176,3 +176,17 @@ def test_spans_go_to_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "whetstone" in [one.value.string_value for one in resource.resource.attributes if one.key == "service.name"]
     (scope,) = resource.scope_spans
     assert {span.name for span in scope.spans} == {"chat demo", "queue", "prefill", "decode"}
+
+
+def test_the_end_does_not_wait_for_who_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("whetstone.serve.traces._CLOSE_S", 0.01)
+    taken = threading.Event()
+
+    class Stuck(SpanProcessor):
+        def shutdown(self) -> None:
+            taken.wait()
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(Stuck())
+    Traces(provider).close()
+    taken.set()

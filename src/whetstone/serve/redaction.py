@@ -34,7 +34,8 @@ def _quoted(quote: str) -> re.Pattern[str]:
     been cut. No text holds a quote that could begin another, so that the time is linear in the length.
     """
     inside = rf"[^{quote}\\]|\\.|(?<=\w){quote}(?=\w)"
-    return re.compile(rf"(?<![\w\\])[bru]?{quote}((?:{inside}){{{_QUOTED_MOST + 1},}})(?={quote}|\\?\Z)", re.DOTALL)
+    opening = rf"(?:(?<![\w\\])|(?<=[^\w\\][bru])|(?<=\A[bru])){quote}"
+    return re.compile(rf"{opening}((?:{inside}){{{_QUOTED_MOST + 1},}})(?={quote}|\\?\Z)", re.DOTALL)
 
 
 _QUOTED = tuple(_quoted(quote) for quote in ("'", '"', "`"))

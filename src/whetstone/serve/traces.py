@@ -5,6 +5,7 @@ bears on how fast an answer is. Attributes follow the semantic conventions of Op
 (https://opentelemetry.io/docs/specs/semconv/gen-ai/); what was asked and answered is never among them.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Traces", "open_traces"]
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+_CLOSE_S = 2.0
 
 _OPERATIONS = {"chat": "chat", "completions": "text_completion", "embeddings": "embeddings"}
 
@@ -66,8 +69,10 @@ class Traces:
         span.end(stamp(answered.ended_s))
 
     def close(self) -> None:
-        """Exports what is left."""
-        self._provider.shutdown()
+        """Exports what is left, if somebody takes it within two seconds; the library itself would wait for thirty."""
+        ending = threading.Thread(target=self._provider.shutdown, name="whetstone-traces", daemon=True)
+        ending.start()
+        ending.join(_CLOSE_S)
 
 
 def _parts(answered: Answered) -> Iterator[tuple[str, float, float]]:
@@ -135,6 +140,7 @@ def open_traces(environment: Mapping[str, str]) -> Traces | None:
             f"{given} is set, but OpenTelemetry is not installed; pip install 'whetstone[otel]', or unset it"
         ) from None
     named = {} if environment.get("OTEL_SERVICE_NAME") else {"service.name": "whetstone"}
-    provider = TracerProvider(resource=Resource.create({**named, "service.version": whetstone.__version__}))
+    resource = Resource.create({**named, "service.version": whetstone.__version__})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Traces(provider)
