@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from whetstone.data.template import Template
 from whetstone.engine.opened_template import saved_tokenizer
 from whetstone.errors import UserError
+from whetstone.models.gguf import ADAPTER_KEY, BASE_KEY, SHA256_KEY
 
 try:
     import llama_cpp
@@ -21,7 +22,7 @@ except (ImportError, OSError, RuntimeError) as error:
     reason = str(error).strip().splitlines()[0]
     raise UserError(f"GGUF models need llama-cpp-python ({reason}): pip install 'whetstone[gguf]'") from None
 
-__all__ = ["GgufFile", "read_gguf"]
+__all__ = ["GgufFile", "GgufSource", "gguf_source", "read_gguf"]
 
 _LONGEST_CONTEXT_TOKENS = 4096
 """llama.cpp sets the memory of the whole context aside at once."""
@@ -52,6 +53,31 @@ class GgufFile:
 
     template: Template
     context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufSource:
+    """What a file says that it was made of, by hashes; None for what it does not say.
+
+    Attributes:
+        sha256: The weights.
+        base_sha256: The base, where an adapter was merged.
+        adapter_sha256: The adapter.
+    """
+
+    sha256: str | None
+    base_sha256: str | None
+    adapter_sha256: str | None
+
+
+def gguf_source(file: Path) -> GgufSource:
+    """Reads what a file says of where it came from.
+
+    Raises:
+        UserError: llama.cpp cannot read the file.
+    """
+    with _Vocabulary(file) as vocabulary:
+        return GgufSource(*map(vocabulary.metadata, (SHA256_KEY, BASE_KEY, ADAPTER_KEY)))
 
 
 def read_gguf(file: Path, choice: str) -> GgufFile:

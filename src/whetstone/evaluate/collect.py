@@ -27,7 +27,7 @@ from whetstone.judge_section import Generation
 from whetstone.models.device import peak_memory_bytes, reset_peak_memory
 from whetstone.section import stable_hash
 
-__all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts", "repeated"]
+__all__ = ["Generator", "Prompt", "collect", "copy_input", "render_prompts", "repeated", "request_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def collect(
             if start < done[generator.arm]:
                 continue
             part = (generator.prompts or prompts)[start : start + size]
-            requests = [_request(prompt, generator, generation) for prompt in part]
+            requests = [request_of(prompt, generator.arm, generator.adapter, generation) for prompt in part]
             if generator.arm not in warm:
                 # The first pass pays for caches and thread pools; it is not part of any timing.
                 generator.engine.generate([replace(request, max_new_tokens=2) for request in requests])
@@ -186,8 +186,16 @@ def _looks(prompts: int, size: int) -> frozenset[int]:
     return frozenset(max(1, round(batches * share)) - 1 for share in np.linspace(0.1, 1, 13)[:-1])
 
 
-def _request(prompt: Prompt, generator: Generator, generation: Generation) -> Request:
-    stream = [generation.seed, generator.arm, prompt.example.id, *([prompt.repeat] if prompt.repeat else [])]
+def request_of(prompt: Prompt, arm: str, adapter: str | None, generation: Generation) -> Request:
+    """The request by which an arm is asked; the same whenever and wherever it is made.
+
+    Args:
+        prompt: What is asked.
+        arm: Who is asked; it decides the random stream.
+        adapter: What the engine calls the arm's adapter.
+        generation: How.
+    """
+    stream = [generation.seed, arm, prompt.example.id, *([prompt.repeat] if prompt.repeat else [])]
     seed = int(stable_hash(stream), 16) % 2**63
     sampling = Sampling(generation.temperature, generation.top_p)
     return Request(
@@ -195,7 +203,7 @@ def _request(prompt: Prompt, generator: Generator, generation: Generation) -> Re
         generation.max_new_tokens,
         sampling,
         seed,
-        generator.adapter,
+        adapter,
         messages=prompt.messages,
     )
 

@@ -44,12 +44,13 @@ def export_model(ref: str, file: Path, dtype: GgufType, runs: Path) -> str:
             raise UserError(f"{there}: is of another model, and {file.name} needs its own there; name another folder")
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=file.parent) as folder:
-        source = resolved.path
-        if resolved.adapter is not None:
+        source, merged = resolved.path, None
+        if resolved.adapter is not None and resolved.sha256 is not None and resolved.adapter_sha256 is not None:
+            merged = resolved.sha256, resolved.adapter_sha256
             source = Path(folder) / "merged"
             merge(resolved.path, resolved.adapter, source, torch.float32)
         for name in _TOKENIZER:
             if (tokenizer / name).exists():
                 write_atomic(file.parent / name, (tokenizer / name).read_text(encoding="utf-8"))
-        export_gguf(source, file, dtype)
+        export_gguf(source, file, dtype, merged)
         return digest_weights(source)

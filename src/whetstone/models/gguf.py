@@ -34,13 +34,16 @@ try:
 except ModuleNotFoundError as error:
     raise UserError(f"GGUF needs {error.name}, which is not installed: pip install 'whetstone[gguf]'") from None
 
-__all__ = ["SHA256_KEY", "GgufType", "export_gguf"]
+__all__ = ["ADAPTER_KEY", "BASE_KEY", "SHA256_KEY", "GgufType", "export_gguf"]
 
 GgufType = Literal["float32", "bfloat16", "float16", "q8_0"]
 """Of the matrices; ``q8_0`` has 8 bits for each weight and a scale for each 32."""
 
 SHA256_KEY = "whetstone.source_sha256"
 """The metadata that says which weights the file was made of, as :func:`digest_weights` names them."""
+
+BASE_KEY, ADAPTER_KEY = "whetstone.base_sha256", "whetstone.adapter_sha256"
+"""The same of a base and an adapter that were merged for it."""
 
 _TYPES = {
     "float32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
@@ -58,7 +61,7 @@ class _Stored:
     shape: tuple[int, ...]
 
 
-def export_gguf(folder: Path, file: Path, dtype: GgufType) -> None:
+def export_gguf(folder: Path, file: Path, dtype: GgufType, merged: tuple[str, str] | None = None) -> None:
     """Writes a GGUF file of a model, with its tokenizer and chat template.
 
     Norms and biases stay float32; with ``q8_0`` a matrix whose rows are no multiple of 32 long is float16.
@@ -67,6 +70,7 @@ def export_gguf(folder: Path, file: Path, dtype: GgufType) -> None:
         folder: A model directory, adapters merged in (:func:`whetstone.models.merge.merge`).
         file: The file to write; it appears whole.
         dtype: Of the matrices.
+        merged: Hashes of the base and the adapter that the model was merged from.
 
     Raises:
         UserError: llama.cpp cannot compute the architecture as it is configured, has no name for its tokenizer, or the
@@ -85,6 +89,9 @@ def export_gguf(folder: Path, file: Path, dtype: GgufType) -> None:
             writer.add_name(file.stem)
             writer.add_file_type(file_type)
             writer.add_string(SHA256_KEY, digest_weights(folder))
+            if merged is not None:
+                writer.add_string(BASE_KEY, merged[0])
+                writer.add_string(ADAPTER_KEY, merged[1])
             write_parameters(writer, config)
             placed = list(place_tensors(config, stored))
             embeddings = next(place.source for place in placed if place.name == "token_embd.weight")

@@ -27,6 +27,7 @@ from transformers.utils import logging
 from whetstone.data.template import Template
 from whetstone.errors import UserError
 from whetstone.files import read_json
+from whetstone.models.builtin import BUILTIN_BASE
 from whetstone.models.quantise import keep_gradients
 
 __all__ = [
@@ -42,8 +43,6 @@ __all__ = [
     "locate",
     "stored_end_ids",
 ]
-
-BUILTIN_BASE = "builtin:demo-base"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,13 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from whetstone.errors import UserError
 from whetstone.experiment import NAME_PATTERN
-from whetstone.models.load import BUILTIN_BASE
+from whetstone.models.builtin import BUILTIN_BASE
 
 __all__ = [
     "Gguf",
@@ -41,6 +42,7 @@ __all__ = [
     "RunPart",
     "Server",
     "Weights",
+    "is_there",
     "nearest",
     "parse_ref",
 ]
@@ -151,6 +153,14 @@ ModelRef = Weights | RunModel | RandomWeights | Gguf | Mlx | Server
 
 Exists = Callable[[str], bool]
 """Whether there is a file or folder of this name."""
+
+
+def is_there(name: str) -> bool:
+    """Whether a text is the name of a file or folder, as it is written."""
+    try:
+        return bool(name) and Path(name).exists()
+    except (OSError, ValueError):  # too long for a name, or with a zero in it
+        return False
 
 
 def parse_ref(text: str, exists: Exists = lambda name: False) -> ModelRef:

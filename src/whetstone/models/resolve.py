@@ -10,13 +10,14 @@ import torch
 
 from whetstone.errors import UserError
 from whetstone.files import read_json, write_json
+from whetstone.models.builtin import BUILTIN_BASE
 from whetstone.models.fingerprint import digest_weights
-from whetstone.models.load import BUILTIN_BASE, locate
+from whetstone.models.load import locate
 from whetstone.models.merge import merge
-from whetstone.models.ref import Gguf, Mlx, ModelRef, RandomWeights, RunModel, Weights, nearest
+from whetstone.models.ref import Gguf, Mlx, ModelRef, RandomWeights, RunModel, Weights, is_there, nearest
 from whetstone.run import Manifest, Run, list_runs
 
-__all__ = ["Nf4Training", "Resolved", "Resolver", "is_there"]
+__all__ = ["Nf4Training", "Resolved", "Resolver", "is_there", "run_of"]
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _MERGED_NOTE = "merged.json"
@@ -66,12 +67,17 @@ class Resolved:
     trained_nf4: Nf4Training | None = None
 
 
-def is_there(name: str) -> bool:
-    """Whether a text is the name of a file or folder, as it is written."""
-    try:
-        return bool(name) and Path(name).exists()
-    except (OSError, ValueError):  # too long for a name, or with a zero in it
-        return False
+def run_of(ref: RunModel, runs: Path) -> Run:
+    """The run of a model.
+
+    Raises:
+        UserError: There is none of this name.
+    """
+    run = Run(runs / ref.name)
+    if not run.exists():
+        there = [other.name for other in list_runs(runs)]
+        raise UserError(f"{ref}: no run '{ref.name}' under {runs}{nearest(ref.name, there)}; see 'whet runs'")
+    return run
 
 
 class Resolver:
@@ -131,10 +137,7 @@ class Resolver:
             raise UserError(f"{error}{_neighbour(path)}") from None
 
     def _run(self, ref: RunModel) -> Resolved:
-        run = Run(self._runs / ref.name)
-        if not run.exists():
-            there = [other.name for other in list_runs(self._runs)]
-            raise UserError(f"{ref}: no run '{ref.name}' under {self._runs}{nearest(ref.name, there)}; see 'whet runs'")
+        run = run_of(ref, self._runs)
         manifest = run.manifest()
         if ref.part == "base":
             return self._of_run(run, manifest, self._run_base(run, manifest), f"what run {run.name} began with")

@@ -9,20 +9,20 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from whetstone.evaluate.evidence import Evidence, load_evidence
+from whetstone.evaluate.evidence import Evidence
 from whetstone.evaluate.metrics.catalogue import metric
 from whetstone.evaluate.metrics.metric import Metric
 from whetstone.evaluate.sample import ARMS, BASE, TUNED
-from whetstone.evaluate.sanity import Sanity, read_sanity
-from whetstone.evaluate.suite import held_out_metrics
+from whetstone.evaluate.sanity import Sanity
 from whetstone.files import read_jsonl
 from whetstone.judge_section import HELD_OUT, Judge
 from whetstone.report.listing import Listing, choose
 from whetstone.report.suite_summary import SuiteSummary, summarise_suite
 from whetstone.report.tradeoff import TradeOff, trade_off
-from whetstone.run import Manifest, RetentionRecord, Run, SuiteRecord
+from whetstone.run import Manifest, RetentionRecord, Run
 from whetstone.stats.comparison import Comparison, compare_arms
-from whetstone.verdict.decide import Verdict, decide
+from whetstone.verdict.decide import Verdict
+from whetstone.verdict.of_run import read_run
 
 __all__ = ["Summary", "summarise"]
 
@@ -119,18 +119,10 @@ def summarise(run: Run, later_rule: Judge | None = None) -> Summary:
     Raises:
         UserError: There are no samples, or rows are damaged.
     """
-    manifest = run.manifest()
-    foreign = _judged_other_weights(manifest)
-    if foreign:
-        # The run's own steps and losses are not those of the weights that were judged.
-        manifest = manifest.model_copy(update={"tuning": None, "settings": None, "retention": ()})
+    read = read_run(run, later_rule)
+    manifest, evidence = read.manifest, read.evidence
     judge = later_rule or manifest.experiment.judge
     records = manifest.judgement.suites if manifest.judgement is not None else ()
-    evidence = {HELD_OUT: _held_out_evidence(run, judge)}
-    evidence |= {record.name: _suite_evidence(run, record, judge) for record in records}
-    sanity = read_sanity(run.samples)
-    if manifest.judgement is None or (sanity is not None and sanity.judgement != manifest.judgement.fingerprint()):
-        sanity = None
     primary = _held_out_primary(manifest.experiment.judge, evidence[HELD_OUT])
     held_out, *suites = (
         summarise_suite(name, about, evidence[name], one, judge.arms, judge.confidence)
@@ -141,14 +133,18 @@ def summarise(run: Run, later_rule: Judge | None = None) -> Summary:
     )
     return Summary(
         manifest=manifest,
-        verdict=decide(evidence, manifest, sanity, later_rule),
+        verdict=read.verdict(later_rule),
         held_out=held_out,
         suites=tuple(suites),
-        sanity=sanity,
-        without_leaks=_without_leaks(evidence[HELD_OUT], sanity, primary, judge.confidence),
+        sanity=read.sanity,
+        without_leaks=_without_leaks(evidence[HELD_OUT], read.sanity, primary, judge.confidence),
         listing=choose((held_out, *suites)),
-        training=tuple(read_jsonl(run.metrics_path)) if run.metrics_path.exists() and not foreign else (),
+        training=() if read.trained_elsewhere else _training(run),
     )
+
+
+def _training(run: Run) -> tuple[dict[str, Any], ...]:
+    return tuple(read_jsonl(run.metrics_path)) if run.metrics_path.exists() else ()
 
 
 def _without_leaks(evidence: Evidence, sanity: Sanity | None, primary: Metric, confidence: float) -> Comparison | None:
@@ -156,19 +152,6 @@ def _without_leaks(evidence: Evidence, sanity: Sanity | None, primary: Metric, c
         return None
     without = evidence.places(set(sanity.leaked))
     return compare_arms(evidence, primary, BASE, TUNED, confidence=confidence, without=without)
-
-
-def _held_out_evidence(run: Run, judge: Judge) -> Evidence:
-    arms = (*ARMS, *(arm.name for arm in judge.arms))
-    metrics = [metric(name) for name in held_out_metrics(judge)]
-    return load_evidence(run.samples, arms, metrics, repeats=judge.generation.repeats, unfinished=judge.stop_early)
-
-
-def _suite_evidence(run: Run, record: SuiteRecord, judge: Judge) -> Evidence:
-    arms = (*ARMS, *(arm.name for arm in judge.arms))
-    metrics = [metric(name) for name in dict.fromkeys((*record.metrics, *judge.gated(record.name)))]
-    folder, unfinished = run.suite_samples(record.name), judge.stop_early and bool(judge.gated(record.name))
-    return load_evidence(folder, arms, metrics, repeats=record.repeats, unfinished=unfinished)
 
 
 def _held_out_primary(judge: Judge, evidence: Evidence) -> Metric:
@@ -180,12 +163,3 @@ def _held_out_primary(judge: Judge, evidence: Evidence) -> Metric:
 def _primary(evidence: Evidence) -> Metric:
     """The first metric of a suite that can be won; the first of all where none can."""
     return next((one for one in evidence.metrics if one.direction != "neutral"), evidence.metrics[0])
-
-
-def _judged_other_weights(manifest: Manifest) -> bool:
-    judgement, tuning, settings = manifest.judgement, manifest.tuning, manifest.settings
-    if judgement is None or tuning is None:
-        return False
-    # An adapter that was trained on a quantised base is another model on the whole one.
-    moved = settings is not None and settings.quantised and "bitsandbytes" not in judgement.packages
-    return moved or judgement.candidate.sha256 != tuning.tuned.sha256

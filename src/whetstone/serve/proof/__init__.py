@@ -1,0 +1,1 @@
+"""What may be served, and the proof that it is what was judged."""
