@@ -1,6 +1,9 @@
 """Lines of any length pass the pipes whole."""
 
+import contextlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -14,10 +17,8 @@ def ends() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     yield reading, writing
     for end in (reading, writing):
-        try:
+        with contextlib.suppress(OSError):
             os.close(end)
-        except OSError:
-            pass
 
 
 def test_lines_longer_than_a_pipe_holds_come_whole_from_several_threads(ends: tuple[int, int]) -> None:
@@ -50,3 +51,18 @@ def test_writing_to_nobody_says_so(ends: tuple[int, int]) -> None:
     os.close(reading)
     with pytest.raises(EndOfServer):
         Pipe(reading, writing).write(b"hello\n")
+
+
+def test_whoever_prints_does_not_speak_to_the_server() -> None:
+    program = """
+import os, sys
+from whetstone.serve.worker.pipes import take_pipes
+pipe = take_pipes()
+print("noise", flush=True)
+os.system("echo noise of a library; cat")
+print("noise", file=sys.__stdout__, flush=True)
+pipe.write(next(pipe.lines()) + b", and again\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", program], input=b"once\n", capture_output=True, check=True, timeout=30)
+    assert done.stdout == b"once, and again\n"
+    assert done.stderr.count(b"noise") == 3

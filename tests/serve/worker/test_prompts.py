@@ -63,7 +63,9 @@ def test_conversations_are_rendered_by_the_template_and_token_ids_are_taken_as_t
 NORMALIZERS = {
     "none": None,
     "nfc": normalizers.NFC(),
-    "nfkc and marks": normalizers.Sequence([normalizers.NFKC(), normalizers.Prepend("_"), normalizers.Replace(" ", "_")]),
+    "nfkc and marks": normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Prepend("_"), normalizers.Replace(" ", "_")]
+    ),
     "lower": normalizers.Lowercase(),
     "decomposed": normalizers.NFD(),
 }

@@ -1,7 +1,7 @@
 """Messages come out on the other side as they went in, one a line."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whetstone.data.example import Message
@@ -49,7 +49,7 @@ MODEL = ServedModel(
     judged_rates=(JudgedRate(name="empty", judged=1, samples=200, window=200, low=0, high=9),),
 )
 
-text = st.text(alphabet=st.characters(exclude_categories=("Cs",)))
+text = st.text(alphabet=st.characters(codec="utf-8"))
 number = st.floats(allow_nan=False, allow_infinity=False)
 questions = st.builds(
     Question,
@@ -84,6 +84,7 @@ pieces = st.builds(
 endings = st.none() | st.builds(Ending, st.sampled_from(("stop", "length")), usages)
 
 
+@settings(max_examples=40)
 @given(questions)
 def test_questions_cross(question: Question) -> None:
     line = encode(Ask(7, question))
@@ -91,6 +92,7 @@ def test_questions_cross(question: Question) -> None:
     assert read_from_server(line) == Ask(7, question)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 9), pieces, endings)))
 def test_steps_cross(step: list[tuple[int, Piece, Ending | None]]) -> None:
     line = encode_step(step)

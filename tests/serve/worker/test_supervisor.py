@@ -2,18 +2,18 @@
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-import echo_worker
 import psutil
 import pytest
 
+import echo_worker
 from whetstone.engine.api import Sampling
 from whetstone.serve.errors import ServeError
 from whetstone.serve.question import Ending, Question
@@ -61,7 +61,7 @@ def children() -> list[psutil.Process]:
 
 def open_files() -> int:
     gc.collect()
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -136,7 +136,7 @@ def test_a_process_that_nobody_asks_anything_may_be_silent() -> None:
     async def test() -> None:
         async with echoing() as backend:
             await be_ready(backend)
-            await asyncio.sleep(3 * HASTY.stall_s)
+            await asyncio.sleep(1.5 * HASTY.stall_s)
             assert await answer(backend, "still here") == "still here "
             assert backend.state.restarts == 0
 
@@ -163,7 +163,11 @@ def test_what_must_not_be_served_stays_away_with_the_reason() -> None:
         async with echoing("refuse") as backend:
             await until(lambda: backend.state.phase == "failed")
             state = backend.state
-            assert (state.last_error, state.restarts, state.retry_after_s) == ("run:demo: not judged; judge it", 0, None)
+            assert (state.last_error, state.restarts, state.retry_after_s) == (
+                "run:demo: not judged; judge it",
+                0,
+                None,
+            )
             with pytest.raises(ServeError) as refused:
                 await answer(backend, "anybody")
             assert refused.value.status == 503 and "not judged" in refused.value.message

@@ -16,6 +16,7 @@ from whetstone.serve.worker.spelling import Speller
 
 __all__ = ["Hosted"]
 
+_ELSEWHERE = "{}: a server somewhere else answers for it, which needs no process here"
 _TOO_LONG = "context_length_exceeded"
 
 
@@ -25,15 +26,15 @@ class Hosted:
 
     Attributes:
         model: What is told of it.
+        opened: What was opened.
         engine: What computes.
-        adapter: What its requests have to name.
         prompts: Makes its prompts.
         speller: Says what its tokens say.
     """
 
     model: ServedModel
+    opened: Opened
     engine: Worker
-    adapter: str | None
     prompts: Prompts
     speller: Speller
 
@@ -44,10 +45,21 @@ class Hosted:
         Raises:
             UserError: A server of another program answers for it, which needs no process of ours.
         """
-        if opened.template is None or not isinstance(opened.engine, Worker):
-            raise UserError(f"{model.ref}: a server somewhere else answers for it; name it as a server's model")
+        if opened.template is None:
+            raise UserError(_ELSEWHERE.format(model.ref))
         prompts = Prompts(opened.template, opened.context_tokens)
-        return cls(model, opened.engine, opened.adapter, prompts, Speller(opened.template.tokenizer))
+        return cls(model, opened, cls.engine_of(opened), prompts, Speller(opened.template.tokenizer))
+
+    @staticmethod
+    def engine_of(opened: Opened) -> Worker:
+        """The engine of a model, which this process steps itself.
+
+        Raises:
+            UserError: It is not here.
+        """
+        if not isinstance(opened.engine, Worker):
+            raise UserError(_ELSEWHERE.format(opened.provenance.ref))
+        return opened.engine
 
     def request(self, question: Question, deadline_s: float | None) -> Request:
         """What the engine is asked.
@@ -65,7 +77,7 @@ class Hosted:
             max_new_tokens=self._most_new_tokens(len(token_ids), question.max_new_tokens),
             sampling=question.sampling,
             seed=question.seed,
-            adapter=self.adapter,
+            adapter=self.opened.adapter,
             stop=question.stop,
             logprobs=question.logprobs,
             constraint=question.constraint,
@@ -77,8 +89,12 @@ class Hosted:
             raise ServeError.invalid(str(error)) from None
         return request
 
-    def token_ids(self, prompt: tuple[Message, ...] | str | tuple[int, ...]) -> tuple[int, ...]:
-        """The prompt as the model sees it; there is room for one token after it.
+    def token_ids(self, prompt: tuple[Message, ...] | str | tuple[int, ...], *, new_tokens: int = 1) -> tuple[int, ...]:
+        """The prompt as the model sees it.
+
+        Args:
+            prompt: Of a question, or a text to embed.
+            new_tokens: How many there has to be room for after it.
 
         Raises:
             ServeError: 400, it is none, or too long.
@@ -95,7 +111,7 @@ class Hosted:
         if not token_ids:
             raise ServeError.invalid("a prompt without turns and without tokens; say something", field)
         context = self.model.context_tokens
-        if context is not None and len(token_ids) >= context:
+        if context is not None and len(token_ids) + new_tokens > context:
             raise ServeError.invalid(
                 f"the prompt of {len(token_ids):,} tokens fills the model's context of {context:,}; shorten it",
                 field,

@@ -2,28 +2,29 @@
 
 import os
 import queue
-import sys
 import threading
 import time
-import traceback
 
+from whetstone.serve.worker.faults import tell_fault
 from whetstone.serve.worker.pipes import Pipe
-from whetstone.serve.worker.protocol import Drop, ToWorker, read_from_server
+from whetstone.serve.worker.protocol import Drop, Open, Order, read_from_server
 
-__all__ = ["Incoming", "tell_fault"]
+__all__ = ["Incoming"]
 
 
 class Incoming:
     """What the server's process said and nobody has taken yet.
 
     Attributes:
-        messages: With the time at which each came.
+        opening: The first message.
+        orders: The others, with the time at which each came.
         dropped: Answers that nobody waits for, while the message that says so was not taken.
     """
 
     def __init__(self, pipe: Pipe) -> None:
         """Begins to listen, in a thread of its own."""
-        self.messages: queue.SimpleQueue[tuple[float, ToWorker]] = queue.SimpleQueue()
+        self.opening: queue.SimpleQueue[Open] = queue.SimpleQueue()
+        self.orders: queue.SimpleQueue[tuple[float, Order]] = queue.SimpleQueue()
         self.dropped: set[int] = set()
         self._pipe = pipe
         threading.Thread(target=self._listen, name="whet-incoming", daemon=True).start()
@@ -32,18 +33,14 @@ class Incoming:
         try:
             for line in self._pipe.lines():
                 message = read_from_server(line)
+                if isinstance(message, Open):
+                    self.opening.put(message)
+                    continue
                 if isinstance(message, Drop):
                     self.dropped.add(message.id)
-                self.messages.put((time.monotonic(), message))
+                self.orders.put((time.monotonic(), message))
         except Exception as error:
             tell_fault(error)
             os._exit(1)
         # The main thread may be amid something long, and nobody is there any more who would hear of it.
         os._exit(0)
-
-
-def tell_fault(error: BaseException) -> None:
-    """Says on standard error where a fault was; not its words, which may quote a prompt."""
-    traceback.print_tb(error.__traceback__, file=sys.stderr)
-    sys.stderr.write(f"{type(error).__name__}\n")
-    sys.stderr.flush()

@@ -28,9 +28,7 @@ __all__ = ["LocalBackend"]
 class LocalBackend:
     """A :class:`whetstone.serve.backend.Backend` over a process of our own."""
 
-    def __init__(
-        self, opening: Opening, patience: Patience | None = None, *, program: Sequence[str] = PROGRAM
-    ) -> None:
+    def __init__(self, opening: Opening, patience: Patience | None = None, *, program: Sequence[str] = PROGRAM) -> None:
         """Starts nothing yet.
 
         Args:

@@ -1,7 +1,8 @@
 """The process that computes: ``python -m whetstone.serve.worker.main``, started by the server's process.
 
 It opens and proves models, says that it is ready, and then answers questions until the server's process is gone. Its
-threads: one hears the server's process, one makes requests of questions, and the main one steps the engines.
+threads: one hears the server's process, one makes requests of questions, the main one steps the engines, and two more
+embed texts and load adapters.
 """
 
 import os
@@ -9,9 +10,10 @@ import sys
 from typing import NoReturn
 
 from whetstone.errors import UserError
-from whetstone.serve.worker.incoming import Incoming, tell_fault
+from whetstone.serve.worker.faults import tell_fault
+from whetstone.serve.worker.incoming import Incoming
 from whetstone.serve.worker.pipes import EndOfServer, Pipe, leave_signals_to_server, take_pipes
-from whetstone.serve.worker.protocol import Lost, Open, Ready, Refused, Stage, encode
+from whetstone.serve.worker.protocol import Lost, Ready, Refused, Stage, encode
 
 __all__ = ["main"]
 
@@ -37,20 +39,19 @@ def main() -> NoReturn:
 
 
 def _serve(pipe: Pipe, incoming: Incoming) -> None:
-    _, opening = incoming.messages.get()
-    if not isinstance(opening, Open):
-        raise TypeError("the server's process asks before it says what to open")
+    message = incoming.opening.get()
     pipe.write(encode(Stage("starting")))
     # Slow to import; whoever waits is told so, and hears at once when the server's process is gone.
+    from whetstone.serve.worker.errands import Errands
     from whetstone.serve.worker.intake import Intake
     from whetstone.serve.worker.opening import open_hosted
     from whetstone.serve.worker.stepper import Stepper
 
-    hosted = open_hosted(opening, lambda said: pipe.write(encode(Stage(said))))
+    hosted, lost = open_hosted(message, lambda said: pipe.write(encode(Stage(said))))
     intake = Intake(incoming, pipe)
     stepper = Stepper(pipe, {one.model.name: one for one in hosted}, lambda: intake.busy_s)
-    intake.start(stepper)
-    pipe.write(encode(Ready(tuple(one.model for one in hosted))))
+    intake.start(stepper, Errands(message.opening, stepper, pipe))
+    pipe.write(encode(Ready(tuple(one.model for one in hosted), tuple(lost))))
     stepper.run()
 
 

@@ -5,16 +5,16 @@ So a step costs one write and one read however many answers it advanced, and not
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from whetstone.engine.api import Usage
 from whetstone.serve.errors import ServeError
 from whetstone.serve.question import Ending, Piece, Question, TokenScore
-from whetstone.serve.served_model import ServedModel
+from whetstone.serve.served_model import Proof, ServedModel
 
 __all__ = [
     "Ask",
@@ -28,6 +28,7 @@ __all__ = [
     "Lost",
     "Open",
     "Opening",
+    "Order",
     "Ready",
     "Refused",
     "Stage",
@@ -77,12 +78,12 @@ class Open:
     Attributes:
         opening: Which.
         adapters: Name and source of those that were loaded while an earlier process served.
-        proved: The verdicts were proved before, and only what lies on the disk is looked at again.
+        earlier: What was proved of models by their names while an earlier process served.
     """
 
     opening: Opening
     adapters: tuple[tuple[str, str], ...] = ()
-    proved: bool = False
+    earlier: dict[str, Proof] = field(default_factory=dict)
     kind: Literal["open"] = "open"
 
 
@@ -132,7 +133,10 @@ class UnloadAdapter:
     kind: Literal["unload_adapter"] = "unload_adapter"
 
 
-ToWorker = Open | Ask | Drop | Embed | LoadAdapter | UnloadAdapter
+Order = Ask | Drop | Embed | LoadAdapter | UnloadAdapter
+"""What is said after the first message."""
+
+ToWorker = Open | Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +310,7 @@ def read_told(told: Told) -> tuple[Piece, Ending | None]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, ServedModel):
+    if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True)
     raise TypeError
 

@@ -2,9 +2,10 @@
 
 import contextlib
 import queue
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ import psutil
 
 from whetstone.engine.answer import Answer
 from whetstone.engine.api import Completion, Delta, Request
+from whetstone.engine.torch_engine import TorchEngine
 from whetstone.engine.worker import Worker
 from whetstone.serve.errors import ServeError
 from whetstone.serve.question import Ending, Piece
@@ -74,6 +76,24 @@ class Stepper:
         """Has something done between two steps; any thread may ask for it."""
         self._inbox.put(action)
 
+    def do(self, action: Callable[[], None]) -> None:
+        """The same, and waits until it is done; not for the main thread."""
+        done = threading.Event()
+        self._inbox.put(action)
+        self._inbox.put(done.set)
+        done.wait()
+
+    def named(self, name: str) -> Hosted:
+        """The model of a name.
+
+        Raises:
+            ServeError: There is none.
+        """
+        hosted = self.hosted.get(name)
+        if hosted is None:
+            raise ServeError(404, "model_not_found", f"no model '{name}'", param="model")
+        return hosted
+
     @contextmanager
     def lending(self, engine: Worker) -> Iterator[None]:
         """Lets the calling thread step an engine inside this block; what that says to others is told all the same."""
@@ -114,6 +134,10 @@ class Stepper:
         asked = self._asked.pop(asked_id, None)
         if asked is not None and asked.answer is not None:
             asked.hosted.engine.drop(asked.answer)
+
+    def host(self, hosted: Hosted) -> None:
+        """Hosts one model more; between two steps."""
+        self.hosted[hosted.model.name] = hosted
 
     def forget(self, name: str) -> None:
         """Hosts a model no more, and ends the answers that it is giving; between two steps."""
@@ -166,8 +190,11 @@ class Stepper:
 
     def _tell_how_it_is(self) -> None:
         self._told_s = time.monotonic()
+        engines = {one.engine for one in self.hosted.values() if isinstance(one.engine, TorchEngine)}
         busy = Busy(
             memory_bytes=self._process.memory_info().rss,
+            cache_tokens=_total(engine.cache_tokens for engine in engines),
+            cache_bytes=_total(engine.cache_bytes for engine in engines),
             prompt_tokens=sum(one.usage.prompt_tokens for one in self._ended),
             reused_tokens=sum(one.usage.reused_tokens for one in self._ended),
             new_tokens=self._new_tokens,
@@ -187,6 +214,12 @@ def _failure(completion: Completion) -> ServeError:
     if completion.finish_reason == "deadline":
         return ServeError(504, "deadline_exceeded", "the deadline passed before the answer was whole")
     return ServeError(500, "answer_failed", f"the answer failed: {completion.error}")
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """What is known, together; None where nothing is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _unloaded(name: str) -> ServeError:

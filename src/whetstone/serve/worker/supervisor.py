@@ -173,7 +173,8 @@ class Supervisor:
             return f"no process could be started ({error})"
         watching = asyncio.create_task(self._watch(child), name="whet-watchdog")
         try:
-            child.post(Open(self._opening, tuple(self.adapters.items()), proved=bool(self.models)))
+            earlier = {name: model.proof for name, model in self.models.items()}
+            child.post(Open(self._opening, tuple(self.adapters.items()), earlier))
             self._child = child
             async for line in child.lines():
                 self._heard_s = time.monotonic()
