@@ -83,7 +83,8 @@ def serve_adapter(
     Args:
         name: What requests will call it.
         adapter: As it was proved.
-        opened: The adapter on its base.
+        opened: The adapter on its base. What else its engine computes meanwhile is computed together with this, which
+            may round otherwise than when it was judged; so it is best asked when nothing else runs.
         force: Serve it even if it answers otherwise than it was judged.
         device: What was asked for, for what torch runs.
         stage: Told what is being done.
