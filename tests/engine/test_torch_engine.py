@@ -24,8 +24,8 @@ from whetstone.data.template import Template
 from whetstone.engine.answer import Answer
 from whetstone.engine.api import Completion, Delta, Request, Sampling
 from whetstone.engine.decoder import Batched, batched
-from whetstone.engine.lean_decoder import LeanDecoder
-from whetstone.engine.torch_engine import TorchCore, TorchEngine
+from whetstone.engine.torch_core import TorchCore
+from whetstone.engine.torch_engine import TorchEngine
 from whetstone.errors import UserError
 
 VOCABULARY = 60
@@ -174,7 +174,7 @@ def test_other_architectures_answer_one_by_one(name: str) -> None:
 def test_the_lean_pass_is_used_where_it_is_known(name: str) -> None:
     opened = batched(made(name), {})
     assert opened is not None
-    assert isinstance(opened.decoder, LeanDecoder) == (name in LEAN)
+    assert (opened.lean is not None) == (name in LEAN)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -319,7 +319,7 @@ def test_any_schedule_gives_each_request_the_tokens_it_gets_alone(
 
 
 def test_a_long_prompt_is_computed_in_parts_beside_running_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("whetstone.engine.torch_engine._PREFILL_TOKENS", 7)
+    monkeypatch.setattr("whetstone.engine.torch_core._PREFILL_TOKENS", 7)
     asked = [Request(prompt, 9) for prompt in prompts(5, 12)]
     shared = core(max_rows=5)
     answers = [shared.submit(request, heard) for request in asked]
@@ -564,7 +564,7 @@ def test_a_prompt_of_no_numbers_that_is_cancelled_half_way_spoils_nobody(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = adapter(tmp_path, "llama", torch.float64, float("nan"), target_modules=["q_proj", "k_proj", "v_proj"])
-    monkeypatch.setattr("whetstone.engine.torch_engine._PREFILL_TOKENS", 30)
+    monkeypatch.setattr("whetstone.engine.torch_core._PREFILL_TOKENS", 30)
     opened = batched(made("llama", torch.float64), {"broken": folder})
     assert opened is not None
     shared = TorchCore(

@@ -129,7 +129,7 @@ def _answer(
 
     jobs = plan(asked.rows, opened, settings)
     meta = {
-        "provenance": asdict(opened.provenance),
+        "provenance": opened.provenance.recorded(),
         "settings": settings.as_json(),
         "prompts": {"file": prompts.name, "sha256": hashlib.sha256(prompts.read_bytes()).hexdigest()},
     }

@@ -91,7 +91,7 @@ def answer_all(
         batch: How many the engine has at once.
         progress: Told every answer that came.
     """
-    marks: dict[str, Any] = {"provenance": stable_hash(asdict(opened.provenance))}
+    marks: dict[str, Any] = {"provenance": stable_hash(opened.provenance.recorded())}
     if opened.provenance.random_weights:
         marks["random_weights"] = True
     waiting = iter([job for job in jobs if job.key not in file.done])

@@ -4,7 +4,6 @@ Notable: whether a model computes the same in this way is tried on a few tokens,
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +13,7 @@ from transformers.utils import logging
 
 from whetstone.engine.adapters import AdapterBank, Share
 from whetstone.engine.flat import ATTENTION, AttentionRule, Piece, States, Step, attending, flat_step
-from whetstone.engine.lean_decoder import LeanDecoder, shaped_like_llama
+from whetstone.engine.lean_decoder import LeanDecoder, adds_products, shaped_like_llama
 from whetstone.engine.slab import KeyValueShape, Slab
 from whetstone.errors import UserError
 from whetstone.models.load import attention_of
@@ -31,38 +30,104 @@ class Decoder(Protocol):
         """Logits of the last token of each piece, ``(pieces, vocabulary)``."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Batched:
-    """A model that answers many requests at once.
-
-    Attributes:
-        decoder: Computes its steps.
-        shape: What its layers keep for each token.
-        vocabulary: How many tokens it knows.
-        digests: Identity of the weights of each adapter that is on it, by name.
-    """
-
-    decoder: Decoder
-    shape: KeyValueShape
-    vocabulary: int
-    digests: Mapping[str, str]
+    def hidden(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
+        """What the output head is given for each token, ``(tokens, size)``."""
+        ...
 
 
 class _OwnForward:
     """The model's own forward pass, with our attention."""
 
     def __init__(self, model: PreTrainedModel, bank: AdapterBank) -> None:
-        self._model = model
+        self.model = model
         self.bank = bank
 
     def __call__(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
         with attending(step.groups), self.bank.sharing(shares, step.input_ids.shape[1]):
-            output = self._model(
+            output = self.model(
                 input_ids=step.input_ids, position_ids=step.position_ids, use_cache=False, logits_to_keep=step.last
             )
         logits: torch.Tensor = output.logits[0]
         return logits
+
+    def hidden(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
+        with attending(step.groups), self.bank.sharing(shares, step.input_ids.shape[1]):
+            output = self.model.base_model(input_ids=step.input_ids, position_ids=step.position_ids, use_cache=False)
+        states: torch.Tensor = output.last_hidden_state[0]
+        return states
+
+
+class Batched:
+    """A model that answers many requests at once, and its adapters.
+
+    Attributes:
+        lean: The pass of our own; None where the model's own forward computes all steps.
+        shape: What the layers keep for each token.
+        vocabulary: How many tokens the model knows.
+    """
+
+    def __init__(self, usual: _OwnForward, lean: LeanDecoder | None, shape: KeyValueShape, vocabulary: int) -> None:
+        self.lean = lean
+        self.shape = shape
+        self.vocabulary = vocabulary
+        self._usual = usual
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Identity of the weights of each adapter that is on the model, by name; any thread may look."""
+        return self._usual.bank.digests
+
+    def __call__(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
+        """Logits of the last token of each piece, ``(pieces, vocabulary)``."""
+        return self._decoder(shares)(step, shares)
+
+    def hidden(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
+        """What the output head is given for each token, ``(tokens, size)``."""
+        return self._decoder(shares).hidden(step, shares)
+
+    @torch.inference_mode()
+    def load(self, name: str, folder: Path) -> None:
+        """Puts one more adapter on the model; one that is refused leaves all as it was.
+
+        The lean pass takes it where that is exact, which is tried as at the beginning. Where it is not, steps with
+        tokens of this adapter are computed by the model's own forward pass, and no others.
+
+        Raises:
+            UserError: It does not fit the model, cannot be read, has a name that is taken, or could only be computed
+                with weights that were given up for the layout of this processor.
+        """
+        self._usual.bank.load(name, folder)
+        try:
+            self._add_to_lean(name, folder)
+        except BaseException:
+            self.unload(name)
+            raise
+
+    def unload(self, name: str) -> None:
+        """Takes an adapter off and gives its memory back; there must be one of this name."""
+        if self.lean is not None:
+            self.lean.remove(name)
+        self._usual.bank.unload(name)
+
+    def _decoder(self, shares: Sequence[Share]) -> Decoder:
+        lean = self.lean
+        return lean if lean is not None and all(share.adapter in lean.adapters for share in shares) else self._usual
+
+    def _add_to_lean(self, name: str, folder: Path) -> None:
+        lean, every = self.lean, slice(None)
+        if lean is None:
+            return
+        if adds_products(self._usual.model, name):
+            lean.add(name)
+            ids, shares = _tried_ids(self.vocabulary, self.shape.device), [Share(name, every, every)]
+            if _same(_tried(lean, self.shape, ids, shares), _tried(self._usual, self.shape, ids, shares)):
+                return
+            lean.remove(name)
+        if lean.is_packed:
+            raise UserError(
+                f"{folder}: weights that are laid out for this processor take plain LoRA on linear layers only; "
+                "open the model with this adapter, or merge it"
+            )
 
 
 @torch.inference_mode()
@@ -82,7 +147,7 @@ def batched(model: PreTrainedModel, adapters: Mapping[str, Path]) -> Batched | N
     if not _turns_alone(model.config):
         return None
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = (torch.arange(_TRIED_TOKENS, device=model.device) + 2) % vocabulary
+    ids = _tried_ids(vocabulary, model.device)
     expected = model(input_ids=ids[None], use_cache=False).logits[0]
     recorder = _Recorder()
     if _takes_attention(model):
@@ -93,8 +158,7 @@ def batched(model: PreTrainedModel, adapters: Mapping[str, Path]) -> Batched | N
         model.set_attn_implementation(own)
         return None
     usual = _OwnForward(model, AdapterBank(model, adapters))
-    decoder = _lean(model, usual, shape, recorder.rules, ids) or usual
-    return Batched(decoder, shape, vocabulary, usual.bank.digests)
+    return Batched(usual, _lean(usual, shape, recorder.rules, ids), shape, vocabulary)
 
 
 def _turns_alone(config: PreTrainedConfig) -> bool:
@@ -117,14 +181,15 @@ def _sees_windows(config: PreTrainedConfig, rules: Sequence[AttentionRule]) -> b
 
 
 def _lean(
-    model: PreTrainedModel, usual: _OwnForward, shape: KeyValueShape, rules: Sequence[AttentionRule], ids: torch.Tensor
+    usual: _OwnForward, shape: KeyValueShape, rules: Sequence[AttentionRule], ids: torch.Tensor
 ) -> LeanDecoder | None:
-    if not shaped_like_llama(model):
+    model, adapters = usual.model, list(usual.bank.digests)
+    if not shaped_like_llama(model) or not all(adds_products(model, name) for name in adapters):
         return None
     every = slice(None)
-    tries: list[tuple[Share, ...]] = [(), *((Share(name, every, every),) for name in usual.bank.digests)]
+    tries: list[tuple[Share, ...]] = [(), *((Share(name, every, every),) for name in adapters)]
     expected = [_tried(usual, shape, ids, shares) for shares in tries]
-    lean = LeanDecoder(model, list(usual.bank.digests), rules)
+    lean = LeanDecoder(model, adapters, rules)
     if not all(_same(_tried(lean, shape, ids, tried), logits) for tried, logits in zip(tries, expected, strict=True)):
         return None
     lean.pack()
@@ -140,6 +205,10 @@ def _takes_attention(model: PreTrainedModel) -> bool:
     finally:
         logging.set_verbosity(verbosity)
     return attention_of(model) == ATTENTION
+
+
+def _tried_ids(vocabulary: int, device: torch.device) -> torch.Tensor:
+    return (torch.arange(_TRIED_TOKENS, device=device) + 2) % vocabulary
 
 
 def _tried(decoder: Decoder, shape: KeyValueShape, ids: torch.Tensor, shares: Sequence[Share]) -> torch.Tensor:

@@ -9,6 +9,7 @@ processors that multiply bfloat16, weights are laid out once as the multiplicati
 is made anew for every token, which takes longer than the product.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +21,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from whetstone.engine.adapters import Share
+from whetstone.engine.adapters import Share, adapters_of
 from whetstone.engine.flat import AttentionRule, States, Step, attend
 
-__all__ = ["LeanDecoder", "Product", "shaped_like_llama"]
+__all__ = ["LeanDecoder", "Product", "adds_products", "shaped_like_llama"]
 
 _SHAPED_LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
 """Model types of transformers whose layers are: norm, q/k/v, rotation, attention, o; norm, gate and up, down."""
@@ -33,46 +34,75 @@ _PACKED_ROWS = 32
 
 
 def shaped_like_llama(model: PreTrainedModel) -> bool:
-    """Whether :class:`LeanDecoder` knows all layers of a model, and adapters only add plain products to projections.
+    """Whether :class:`LeanDecoder` knows all layers of a model."""
+    bases = [layer.get_base_layer() if isinstance(layer, LoraLayer) else layer for layer in _projections(model)]
+    return model.config.model_type in _SHAPED_LIKE_LLAMA and all(type(base) is nn.Linear for base in bases)
+
+
+def adds_products(model: PreTrainedModel, adapter: str) -> bool:
+    """Whether an adapter that is on a model only adds plain products, of two matrices each, to projections.
 
     That cannot be left to a trial: an adapter that was trained little changes logits by less than rounding does.
     """
-    projections = [module for name, module in model.named_modules() if name.endswith(("_proj", "lm_head"))]
-    bases = [layer.get_base_layer() if isinstance(layer, LoraLayer) else layer for layer in projections]
-    adapted = [module for module in model.modules() if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)]
-    return (
-        model.config.model_type in _SHAPED_LIKE_LLAMA
-        and all(type(base) is nn.Linear for base in bases)
-        and all(layer in projections and isinstance(layer, LoraLayer) and _is_plain(layer) for layer in adapted)
+    projections = {id(layer) for layer in _projections(model)}
+    adapted = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper) and adapter in adapters_of(layer)
+    ]
+    return all(
+        id(layer) in projections
+        and isinstance(layer, LoraLayer)
+        and adapter not in layer.lora_variant
+        and not layer.lora_bias[adapter]
+        for layer in adapted
     )
 
 
-def _is_plain(layer: LoraLayer) -> bool:
-    """Whether its adapters are two matrices each."""
-    return not layer.lora_variant and not any(layer.lora_bias.values())
+def _projections(model: PreTrainedModel) -> list[nn.Module]:
+    return [module for name, module in model.named_modules() if name.endswith(("_proj", "lm_head"))]
 
 
 class Product:
     """Projections of one input as one product, with what adapters add to it."""
 
-    def __init__(self, projections: Sequence[nn.Module], adapters: Sequence[str]) -> None:
+    def __init__(self, projections: Sequence[nn.Module]) -> None:
         """Joins the weights; those of the projections become views of them.
 
         Args:
             projections: Linear layers, with LoRA or without, that take the same input.
-            adapters: The names of all adapters.
         """
         bases: list[Any] = [layer.get_base_layer() if isinstance(layer, LoraLayer) else layer for layer in projections]
-        sizes = [base.out_features for base in bases]
+        self._sizes: list[int] = [base.out_features for base in bases]
         weight = bases[0].weight.data if len(bases) == 1 else torch.cat([base.weight.data for base in bases])
         bias = None if bases[0].bias is None else torch.cat([base.bias.data for base in bases])
         self._weight, self._bias = weight.t(), bias
         self._packed: torch.Tensor | None = None
         self._bases = bases
         if len(bases) > 1:
-            for base, part in zip(bases, weight.split(sizes), strict=True):
+            for base, part in zip(bases, weight.split(self._sizes), strict=True):
                 base.weight.data = part
-        self._added = {name: _joined(projections, sizes, name) for name in adapters}
+        self._added: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the weights are laid out for this processor."""
+        return self._packed is not None
+
+    def add(self, adapter: str, projections: Sequence[nn.Module]) -> None:
+        """Takes an adapter on.
+
+        Args:
+            adapter: Its name.
+            projections: The same as at the beginning, as they are with it.
+        """
+        joined = _joined(projections, self._sizes, adapter)
+        if joined is not None:
+            self._added[adapter] = joined
+
+    def remove(self, adapter: str) -> None:
+        """Forgets an adapter."""
+        self._added.pop(adapter, None)
 
     def pack(self, *, keep: bool) -> None:
         """Lays bfloat16 weights out as this processor multiplies them.
@@ -88,8 +118,11 @@ class Product:
             # Of the same shape, for whoever counts parameters, and of no use to whoever computes with it.
             nothing = weight.new_full((1,), float("nan"))
             self._weight = nothing
-            for base in self._bases:
+            for base, end in zip(self._bases, itertools.accumulate(self._sizes), strict=True):
+                part = slice(end - base.out_features, end)
                 base.weight.data = nothing.expand(base.weight.shape)
+                # The model's own forward pass is still needed, to try adapters that come later.
+                base.forward = lambda x, part=part: self._of_base(x, None)[..., part]
 
     def __call__(
         self, x: torch.Tensor, shares: Sequence[Share], *, onto: torch.Tensor | None = None, last: bool = False
@@ -104,7 +137,7 @@ class Product:
         """
         output = self._of_base(x, onto)
         for share in shares:
-            added = self._added[share.adapter]
+            added = self._added.get(share.adapter)
             if added is not None:
                 down, up = added
                 places = share.last if last else share.tokens
@@ -167,13 +200,11 @@ class _Norm:
 
 
 class _Layer:
-    def __init__(self, layer: Any, adapters: Sequence[str]) -> None:
+    def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.first_norm, self.second_norm = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
-        self.qkv = Product([attention.q_proj, attention.k_proj, attention.v_proj], adapters)
-        self.o = Product([attention.o_proj], adapters)
-        self.gate_up = Product([mlp.gate_proj, mlp.up_proj], adapters)
-        self.down = Product([mlp.down_proj], adapters)
+        self._attention, self._mlp = attention, mlp
+        self.qkv, self.o, self.gate_up, self.down = (Product(projections) for projections in self.projections())
         self.activation = mlp.act_fn
         self.head_dim = attention.head_dim
         self.queries = self._heads(attention.q_proj)
@@ -200,28 +231,82 @@ class _Layer:
     def products(self) -> list[Product]:
         return [self.qkv, self.o, self.gate_up, self.down]
 
+    def projections(self) -> list[list[nn.Module]]:
+        """What each product joins, as it is now: an adapter that comes later wraps it."""
+        attention, mlp = self._attention, self._mlp
+        of_input = [attention.q_proj, attention.k_proj, attention.v_proj]
+        return [of_input, [attention.o_proj], [mlp.gate_proj, mlp.up_proj], [mlp.down_proj]]
+
 
 class LeanDecoder:
-    """Computes the logits of a step."""
+    """Computes the logits of a step.
+
+    Attributes:
+        adapters: The names of those that it knows.
+    """
 
     def __init__(self, model: PreTrainedModel, adapters: Sequence[str], rules: Sequence[AttentionRule]) -> None:
         """Joins the weights of the model's projections.
 
         Args:
             model: One that :func:`shaped_like_llama` says yes to.
-            adapters: The names of those that are on it.
+            adapters: The names of those that are on it, for each of which :func:`adds_products` says yes.
             rules: How each of its layers attends.
         """
+        self._model: Any = model
         body: Any = model.model
         self._embedding, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, _Norm(body.norm)
-        self._layers = [_Layer(layer, adapters) for layer in body.layers]
-        self._head = Product([model.lm_head], adapters)
+        self._layers = [_Layer(layer) for layer in body.layers]
+        self._head = Product([model.lm_head])
         self._tied = model.lm_head.weight is body.embed_tokens.weight
         self._rules = rules
+        self.adapters: set[str] = set()
+        for adapter in adapters:
+            self.add(adapter)
 
     def __call__(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
         """Logits of the last token of each piece, ``(pieces, vocabulary)``."""
-        x = self._embedding(step.input_ids[0])
+        x = self._body(step, shares)
+        return self._head(self._norm(x[step.last]), shares, last=True)
+
+    def hidden(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
+        """What the output head would be given for each token, ``(tokens, size)``."""
+        return self._norm(self._body(step, shares))
+
+    def add(self, adapter: str) -> None:
+        """Takes on an adapter that was put on the model."""
+        for layer in self._layers:
+            for product, projections in zip(layer.products(), layer.projections(), strict=True):
+                product.add(adapter, projections)
+        self._head.add(adapter, [self._model.lm_head])
+        self.adapters.add(adapter)
+
+    def remove(self, adapter: str) -> None:
+        """Forgets an adapter, if it knows it."""
+        self.adapters.discard(adapter)
+        for layer in self._layers:
+            for product in layer.products():
+                product.remove(adapter)
+        self._head.remove(adapter)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the model has no weights of its own any more."""
+        return self._layers[0].qkv.is_packed
+
+    def pack(self) -> None:
+        """Lays weights out for the processor, where it has a layout of its own.
+
+        The model itself computes by the products of this pass then, slowly.
+        """
+        for layer in self._layers:
+            for product in layer.products():
+                product.pack(keep=False)
+        self._head.pack(keep=self._tied)
+
+    def _body(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
+        """What the last layer gives for each token, before the last norm."""
+        x: torch.Tensor = self._embedding(step.input_ids[0])
         cos, sin = self._rotary(x, step.position_ids)
         half = cos.shape[-1] // 2
         # (-b, a) for (a, b): the sign of the turned half goes into the sine.
@@ -232,11 +317,4 @@ class LeanDecoder:
             x = layer.o(seen.reshape(len(x), -1), shares, onto=x)
             gate, up = layer.gate_up(layer.second_norm(x), shares).chunk(2, dim=-1)
             x = layer.down(layer.activation(gate) * up, shares, onto=x)
-        return self._head(self._norm(x[step.last]), shares, last=True)
-
-    def pack(self) -> None:
-        """Lays weights out for the processor, where it has a layout of its own; the model itself is of no use then."""
-        for layer in self._layers:
-            for product in layer.products():
-                product.pack(keep=False)
-        self._head.pack(keep=self._tied)
+        return x

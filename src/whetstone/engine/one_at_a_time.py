@@ -49,7 +49,11 @@ class LogitsSource(Protocol):
 
 
 class OneAtATime:
-    """Answers requests first come first served; see :class:`whetstone.engine.worker.Core`."""
+    """Answers requests first come first served; see :class:`whetstone.engine.worker.Core`.
+
+    Attributes:
+        limits: What can be asked.
+    """
 
     def __init__(
         self,
@@ -72,11 +76,21 @@ class OneAtATime:
         self._source = source
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
-        self._limits = Limits(context_tokens, adapters=adapters)
+        self.limits = Limits(context_tokens, adapters=adapters)
         self._grammars = GrammarMaker(tokenizer, stop_ids)
         self._waiting: deque[Answer] = deque()
         self._current: tuple[Answer, Chooser] | None = None
         self._deadlines = Deadlines()
+
+    @property
+    def running(self) -> int:
+        """Whether a request is being answered."""
+        return int(self._current is not None)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait; those that were cancelled meanwhile are counted until it is their turn."""
+        return len(self._waiting)
 
     def check(self, request: Request) -> None:
         """Refuses what can never be answered.
@@ -84,7 +98,7 @@ class OneAtATime:
         Raises:
             UserError: It is longer than the context, names an adapter, or its constraint is not valid.
         """
-        self._limits.check(request)
+        self.limits.check(request)
         if request.constraint is not None:
             self._grammars.make(request.constraint)
 
@@ -98,6 +112,13 @@ class OneAtATime:
     def cancel(self, answer: Answer) -> None:
         """Ends a request; the next one may begin."""
         answer.finish("cancelled")
+        self._drop_finished()
+
+    def cancel_adapter(self, adapter: str) -> None:
+        """Ends all requests that name an adapter."""
+        for answer in [*([] if self._current is None else [self._current[0]]), *self._waiting]:
+            if answer.request.adapter == adapter:
+                answer.finish("cancelled")
         self._drop_finished()
 
     def step(self) -> bool:

@@ -1,6 +1,7 @@
 """What answers: which weights, held how, and where they came from."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 __all__ = ["Provenance"]
 
@@ -19,6 +20,7 @@ class Provenance:
         quantisation: ``nf4`` or ``int8``; None for none that was asked for.
         template_hash: The chat template; None where a server renders.
         random_weights: The weights are random, and the answers mean nothing.
+        device: Where torch computes; None where another engine decides.
     """
 
     ref: str
@@ -30,3 +32,14 @@ class Provenance:
     quantisation: str | None = None
     template_hash: str | None = None
     random_weights: bool = False
+    device: str | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """What is written beside answers.
+
+        The device is left out: a file of answers may be finished on another one, and what was written before the
+        device was known stays the same.
+        """
+        values = asdict(self)
+        del values["device"]
+        return values

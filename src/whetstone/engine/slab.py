@@ -165,7 +165,22 @@ class KeyValueStore:
     @property
     def full(self) -> bool:
         """Whether as many requests run as may."""
-        return sum(slab.running for slab in self.slabs) >= self._max_rows
+        return self.running >= self._max_rows
+
+    @property
+    def running(self) -> int:
+        """How many rows are taken."""
+        return sum(slab.running for slab in tuple(self.slabs))
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all slabs; may be asked while another thread steps."""
+        return sum(slab.bytes for slab in tuple(self.slabs))
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens whose keys and values are there, of running and earlier requests; may be asked as ``bytes`` may."""
+        return sum(int(slab.held.sum()) for slab in tuple(self.slabs))
 
     def check(self, tokens: int) -> None:
         """Refuses what would not fit if it were alone.
@@ -242,11 +257,15 @@ class KeyValueStore:
             slab.cache[:, :, index] = 0
         slab.planned[index] = slab.held[index]
 
-    def forget(self) -> None:
-        """Forgets what rows hold that are done; running ones keep theirs."""
+    def forget(self, owner: str | None = None) -> None:
+        """Forgets what rows hold that are done; running ones keep theirs.
+
+        Args:
+            owner: Digest of the adapter whose rows are meant; None for all.
+        """
         for slab in self.slabs:
             for index, row in enumerate(slab.rows):
-                if row is None:
+                if row is None and owner in (None, slab.owners[index]):
                     slab.held[index] = slab.planned[index] = slab.used[index] = 0
 
     def close(self) -> None:

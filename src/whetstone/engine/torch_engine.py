@@ -1,206 +1,52 @@
 """Generation in PyTorch over any decoder of transformers: continuous batching, shared prefixes, adapters by row.
 
-Every step computes what each running request needs next: the tokens of its prompt that are not computed yet, or the
-token that it said last. New requests join at any step, finished ones leave at once. Requests never see each other:
-beside rounding, each gets the tokens that it gets alone.
-
-Notable: a batch of prompts is computed as the trie that it is. A prompt that begins like one that is being computed
-waits until the shared part is there and then takes it over (:mod:`whetstone.engine.slab`).
+Requests are answered together where the model computes the same so (:mod:`whetstone.engine.torch_core`), and one after
+the other where it does not. Adapters can be put on and taken off while requests run.
 """
 
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-import psutil
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from whetstone.data.template import Template
-from whetstone.engine.adapters import Share
-from whetstone.engine.answer import Answer
-from whetstone.engine.api import Request
-from whetstone.engine.constraint import GrammarMaker
-from whetstone.engine.deadlines import Deadlines
-from whetstone.engine.decoder import Batched, batched
-from whetstone.engine.flat import Piece, Step, flat_step
-from whetstone.engine.limits import Limits
-from whetstone.engine.one_at_a_time import OneAtATime
-from whetstone.engine.sampling import Chooser, choose
-from whetstone.engine.slab import KeyValueStore, Row
-from whetstone.engine.transformers_source import TransformersSource
-from whetstone.engine.worker import Listener, Worker
+from whetstone.engine.decoder import batched
+from whetstone.engine.torch_core import TorchCore
+from whetstone.engine.transformers_source import TransformersCore
+from whetstone.engine.worker import Core, Worker
 from whetstone.errors import UserError
 from whetstone.models.device import limit_threads
 from whetstone.models.load import context_tokens, end_ids
 
 __all__ = ["TorchEngine"]
 
-_PREFILL_TOKENS = 1024
-"""Prompt tokens that one step computes at most, so that running answers do not wait for a long prompt."""
 
+class _AdaptedCore(Core, Protocol):
+    """A core over a model that adapters are put on; all of it but the counts happens between two steps."""
 
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A request that has a row."""
+    def load_adapter(self, name: str, folder: Path) -> None: ...
 
-    answer: Answer
-    chooser: Chooser
-    row: Row
-    prompt: Sequence[int]
+    def unload_adapter(self, name: str) -> None: ...
 
-    def next_ids(self) -> Sequence[int]:
-        """What is not computed yet."""
-        held = self.row.held
-        if held < len(self.prompt):
-            return self.prompt[held:]
-        return self.answer.token_ids[held - len(self.prompt) :]
+    def check_prompt(self, token_ids: Sequence[int], adapter: str | None) -> None: ...
 
+    def hidden_sums(self, token_ids: Sequence[int], adapter: str | None) -> Iterator[torch.Tensor]: ...
 
-class TorchCore:
-    """Advances requests over one model; see :class:`whetstone.engine.worker.Core`."""
+    def forget(self) -> None: ...
 
-    def __init__(
-        self,
-        model: Batched,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        stop_ids: frozenset[int],
-        context_tokens: int,
-        max_rows: int,
-        cache_bytes: int | None,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._stop_ids = stop_ids
-        self._grammars = GrammarMaker(tokenizer, stop_ids)
-        self._decoder, self._digests = model.decoder, model.digests
-        self._limits = Limits(context_tokens, "the model's context", model.vocabulary, tuple(model.digests))
-        self._device = model.shape.device
-        budget_bytes = cache_bytes or _spare_bytes(self._device)
-        self._store = KeyValueStore(model.shape, max_rows=max_rows, budget_bytes=budget_bytes)
-        self._scanned = 2 * max_rows
-        self._waiting: deque[tuple[Answer, npt.NDArray[np.int64]]] = deque()
-        self._running: list[_Running] = []
-        self._deadlines = Deadlines()
+    @property
+    def cache_bytes(self) -> int | None: ...
 
-    def check(self, request: Request) -> None:
-        """Refuses what can never be answered.
+    @property
+    def cache_tokens(self) -> int | None: ...
 
-        Raises:
-            UserError: It is longer than the context or the memory, or asks for what is not there.
-        """
-        self._limits.check(request)
-        self._store.check(len(request.token_ids) + request.max_new_tokens)
-        if request.constraint is not None:
-            self._grammars.make(request.constraint)
+    @property
+    def running(self) -> int: ...
 
-    def submit(self, request: Request, listener: Listener) -> Answer:
-        """Queues a request."""
-        answer = Answer(request, self._tokenizer, self._stop_ids, listener)
-        self._deadlines.add(answer)
-        self._waiting.append((answer, np.asarray(request.token_ids, dtype=np.int64)))
-        return answer
-
-    def cancel(self, answer: Answer) -> None:
-        """Ends a request and frees its row."""
-        answer.finish("cancelled")
-        self._leave()
-
-    def forget(self) -> None:
-        """Forgets the prefixes of earlier requests."""
-        self._store.forget()
-
-    def close(self) -> None:
-        """Gives the memory of keys and values back."""
-        self._waiting.clear()
-        self._running.clear()
-        self._store.close()
-
-    @torch.inference_mode()
-    def step(self) -> bool:
-        """Computes the next token of every running request, and a part of the prompts of new ones."""
-        if self._deadlines.end_late():
-            self._leave()
-        self._admit()
-        pieces, asked = self._plan()
-        if pieces:
-            self._compute(pieces, asked)
-            self._leave()
-        return bool(self._running or self._waiting)
-
-    def _leave(self) -> None:
-        """Frees the rows of finished requests. Those that still wait are forgotten when it is their turn."""
-        running = []
-        for one in self._running:
-            if one.answer.completion is None:
-                running.append(one)
-            else:
-                proven = one.answer.completion.finish_reason != "error" and bool(one.answer.token_ids)
-                self._store.release(one.row, proven=proven)
-        self._running = running
-
-    def _admit(self) -> None:
-        """Gives rows to waiting requests, first come first served, but for those that soon have less to compute."""
-        skipped: list[tuple[Answer, npt.NDArray[np.int64]]] = []
-        while self._waiting and len(skipped) < self._scanned and not self._store.full:
-            answer, prompt = self._waiting.popleft()
-            if answer.completion is not None:
-                continue
-            request = answer.request
-            owner = "" if request.adapter is None else self._digests[request.adapter]
-            match = self._store.match(prompt, owner)
-            if match.worth_waiting:
-                skipped.append((answer, prompt))
-                continue
-            row = self._store.place(prompt, owner, len(prompt) + request.max_new_tokens, match)
-            if row is None:
-                skipped.append((answer, prompt))
-                break
-            answer.reused_tokens = row.reused
-            grammar = None if request.constraint is None else self._grammars.make(request.constraint)
-            self._running.append(_Running(answer, Chooser(request, grammar), row, request.token_ids))
-        self._waiting.extendleft(reversed(skipped))
-
-    def _plan(self) -> tuple[list[Piece], list[_Running]]:
-        """What this step computes: the last tokens of all answers, and of prompts as much as one step may."""
-        for slab in self._store.slabs:
-            slab.close_ranks()
-        left = _PREFILL_TOKENS
-        pieces, asked = [], []
-        for running in self._running:
-            ids = running.next_ids()
-            if len(ids) > 1 or not running.answer.token_ids:
-                ids = ids[:left]
-                left -= len(ids)
-            if ids:
-                pieces.append(Piece(running.row.slab, running.row.index, running.row.held, ids))
-                asked.append(running)
-        return pieces, asked
-
-    def _compute(self, pieces: list[Piece], asked: list[_Running]) -> None:
-        step = flat_step(pieces, self._device)
-        ordered = [asked[index] for index in step.order]
-        shares = _shares(ordered, step)
-        for index in step.order:
-            asked[index].row.extend(list(pieces[index].token_ids))
-        ready = [place for place, running in enumerate(ordered) if len(running.prompt) <= running.row.held]
-        logits = self._decoder(step, shares)
-        if not ready:
-            return
-        if len(ready) < len(ordered):
-            logits = logits[torch.tensor(ready, device=logits.device)]
-        choosers = [ordered[place].chooser for place in ready]
-        for place, chooser, choice in zip(ready, choosers, choose(logits, choosers), strict=True):
-            answer = ordered[place].answer
-            if choice.token_id is None:
-                answer.finish("error", choice.error)
-                continue
-            answer.add(choice.token_id, choice.logprob)
-            if chooser.ended:
-                answer.finish("stop")
+    @property
+    def waiting(self) -> int: ...
 
 
 class TorchEngine(Worker):
@@ -239,42 +85,84 @@ class TorchEngine(Worker):
             limit_threads()
         tokenizer, limit = template.tokenizer, context_tokens(model.config)
         made = batched(model, adapters or {})
-        self._batching: TorchCore | None = None
+        self._adapted: _AdaptedCore
         if made is None:
-            source = TransformersSource(model, adapters or {})
-            adapted = frozenset(adapters or {})
-            super().__init__(OneAtATime(source, tokenizer, stop_ids=stop_ids, context_tokens=limit, adapters=adapted))
+            self._adapted = TransformersCore(model, adapters or {}, tokenizer, stop_ids=stop_ids, context_tokens=limit)
         else:
-            self._batching = TorchCore(
+            self._adapted = TorchCore(
                 made, tokenizer, stop_ids=stop_ids, context_tokens=limit, max_rows=max_rows, cache_bytes=cache_bytes
             )
-            super().__init__(self._batching)
+        super().__init__(self._adapted)
 
     def forget(self) -> None:
         """Forgets the prefixes of earlier requests, so that what follows is computed as if it came first."""
-        if self._batching is not None:
-            self.between_steps(self._batching.forget)
+        self.between_steps(self._adapted.forget)
 
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Puts one more adapter on the weights, while requests run; waits until it can be asked.
 
-def _shares(ordered: Sequence[_Running], step: Step) -> list[Share]:
-    """Which tokens of the flat row belong to which adapter."""
-    names = [running.answer.request.adapter for running in ordered]
-    device = step.last.device
-    ends = (step.last + 1).tolist()
-    shares = []
-    for name in dict.fromkeys(names):
-        if name is not None and len(set(names)) == 1:
-            shares.append(Share(name, slice(None), slice(None)))
-        elif name is not None:
-            mine = [index for index, other in enumerate(names) if other == name]
-            tokens = [place for index in mine for place in range(ends[index - 1] if index else 0, ends[index])]
-            shares.append(Share(name, torch.tensor(tokens, device=device), torch.tensor(mine, device=device)))
-    return shares
+        Whether its answers are exact is tried as when an engine is opened. The answers of the base and of other
+        adapters go on as if nothing had happened, but for the pause.
 
+        Args:
+            name: What requests will call it.
+            folder: A LoRA adapter as PEFT saves it.
 
-def _spare_bytes(device: torch.device) -> int:
-    """What keys and values may take: most of what is free on a GPU, a quarter of it where programs share memory."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free * 0.8)
-    return int(psutil.virtual_memory().available // 4)
+        Raises:
+            UserError: The name is taken, or the adapter cannot be read or put on this model; all is as it was then.
+        """
+        self.do_between_steps(lambda: self._adapted.load_adapter(name, folder))
+
+    def unload_adapter(self, name: str) -> None:
+        """Takes an adapter off and gives its memory back; what it is answering, or was to answer, is cancelled.
+
+        Raises:
+            UserError: There is none of this name.
+        """
+        self.do_between_steps(lambda: self._adapted.unload_adapter(name))
+
+    def embed(self, token_ids: Sequence[int], adapter: str | None = None) -> list[float]:
+        """A text as a vector of length 1: the mean over its tokens of what the last layer says after the last norm.
+
+        It is read between the steps of running requests, at most 1,024 tokens at a time.
+
+        Args:
+            token_ids: The text.
+            adapter: Which adapter reads it; None for the base.
+
+        Raises:
+            UserError: It is empty or too long, or what comes of it are no numbers.
+        """
+        self._adapted.check_prompt(token_ids, adapter)
+        parts = self._adapted.hidden_sums(token_ids, adapter)
+        total = self.do_between_steps(lambda: next(parts))
+        while (more := self.do_between_steps(lambda: next(parts, None))) is not None:
+            total = total + more
+        mean = total / len(token_ids)
+        if not mean.isfinite().all():
+            raise UserError("the last layer says what are not numbers; the weights or the adapter are broken")
+        vector: list[float] = torch.nn.functional.normalize(mean, dim=0).tolist()
+        return vector
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Memory that is taken for keys and values; None where the model keeps them itself.
+
+        This and the other counts may be asked from any thread, and may be of a moment within a step.
+        """
+        return self._adapted.cache_bytes
+
+    @property
+    def cache_tokens(self) -> int | None:
+        """Tokens whose keys and values are there, of running and earlier requests; None as for ``cache_bytes``."""
+        return self._adapted.cache_tokens
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        return self._adapted.running
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a place."""
+        return self._adapted.waiting

@@ -68,7 +68,7 @@ class OpenedArm:
         nf4 = provenance.engine == "torch" and (provenance.quantisation or "").startswith("nf4")
         names = ("bitsandbytes",) if nf4 else _PACKAGES.get(provenance.engine, ())
         packages = {name: importlib.metadata.version(name) for name in names}
-        return ArmRecord(name=self.name, **asdict(provenance), packages=packages)
+        return ArmRecord(name=self.name, **provenance.recorded(), packages=packages)
 
     def generator(self, judgement: str, device: torch.device, prompts: Sequence[Prompt]) -> Generator:
         """How it is asked.

@@ -109,13 +109,14 @@ class Answers:
 
     async def _ask(self, backend: Backend, model: ServedModel) -> None:
         settings, wanted = self._service.settings, self._wanted
-        system_prompt = settings.system_prompt if model.system_prompt is None else model.system_prompt
+        # What the server was started with is of all its models, and counts more than what came with each.
+        system_prompt = model.system_prompt if settings.system_prompt is None else settings.system_prompt
         questions = wanted.questions(model, system_prompt, self._left_s())
         self.backend, self.model, self.fingerprint = backend, model, fingerprint(model)
         self.heard = [Heard(index, last_asked(question.prompt)) for index, question in enumerate(questions)]
         if self._recall(questions[0]):
             return
-        validation = model.validation or settings.validate_
+        validation = settings.validate_ or model.validation
         streams = [
             (heard, backend.ask(question) if validation is None else self._checked(heard, question, validation))
             for heard, question in zip(self.heard, questions, strict=True)

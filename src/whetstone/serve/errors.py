@@ -15,6 +15,7 @@ _TYPES = {
     415: "invalid_request_error",
     422: "invalid_answer_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     503: "unavailable_error",
     504: "timeout_error",
 }
