@@ -61,7 +61,7 @@ async function scores() {
 
 async function followsSchema() {
   const schema = { type: "object", properties: { right: { type: "boolean" } }, required: ["right"], additionalProperties: false };
-  const answer = await ask({ max_tokens: 60, response_format: { type: "json_schema", json_schema: { name: "verdict", schema } } });
+  const answer = await ask({ max_tokens: 110, response_format: { type: "json_schema", json_schema: { name: "verdict", schema } } });
   assert.equal(typeof JSON.parse(answer.choices[0].message.content).right, "boolean");
 }
 

@@ -125,18 +125,18 @@ def _scores(client: OpenAI, model: str, messages: list[ChatCompletionMessagePara
 def _follows_schema(client: OpenAI, model: str, messages: list[ChatCompletionMessageParam]) -> str:
     schema = {
         "type": "object",
-        "properties": {"right": {"type": "boolean"}, "count": {"enum": [1, 2, 3]}},
-        "required": ["right", "count"],
+        "properties": {"right": {"type": "boolean"}},
+        "required": ["right"],
         "additionalProperties": False,
     }
     answer = client.chat.completions.create(
         model=model,
         messages=messages,
-        max_tokens=60,
+        max_tokens=110,  # a weak model fills what white space is allowed
         response_format={"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}},
     )
     said = json.loads(answer.choices[0].message.content or "")
-    assert isinstance(said["right"], bool) and said["count"] in (1, 2, 3) and len(said) == 2
+    assert isinstance(said["right"], bool) and len(said) == 1
     return "json_schema"
 
 
