@@ -136,7 +136,7 @@ def test_a_deadline(serving: Start, stream: bool) -> None:
         assert response.text.count('"code":"deadline_exceeded"') == 1
         assert "[DONE]" not in response.text
     else:
-        assert code_of(response) == (504, "deadline_exceeded")
+        assert code_of(response) == (408, "deadline_exceeded")
     assert server.record().outcome == "deadline_exceeded"
     assert len(backend.cancelled) == 1
     assert server.service.admission.running == 0
@@ -147,7 +147,7 @@ def test_a_deadline_holds_in_the_queue(serving: Start) -> None:
     first = threading.Thread(target=server.ask, args=(" ".join(["word"] * 40),))
     first.start()
     server.wait_for(lambda: server.service.admission.running == 1)
-    assert code_of(server.ask(deadline_s=0.05)) == (504, "deadline_exceeded")
+    assert code_of(server.ask(deadline_s=0.05)) == (408, "deadline_exceeded")
     first.join()
 
 

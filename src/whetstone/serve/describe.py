@@ -15,7 +15,7 @@ _ERRORS = {
     401: "A key is needed, or this one is not known.",
     403: "The key may not do this.",
     404: "There is nothing of this name.",
-    408: "The body did not come in time.",
+    408: "The body did not come in time, or the deadline passed that the request named.",
     409: "The name is taken.",
     413: "The body is too long.",
     415: "The body is not said to be JSON.",
@@ -23,7 +23,7 @@ _ERRORS = {
     429: "Too much at once; `Retry-After` says when to ask again.",
     500: "The server failed.",
     503: "Nobody can answer now; `Retry-After` says when to ask again.",
-    504: "The deadline passed.",
+    504: "The deadline of the server passed.",
 }
 
 _READS_BODY = (400, 401, 408, 413, 415, 500)

@@ -106,10 +106,12 @@ class Exchange(Response, ABC):
         headers = dict(scope["headers"])
         self.traceparent = headers.get(b"traceparent", b"").decode("latin-1")[:_TRACEPARENT_CHARS]
         outcome = _STOPPED
+        own_deadline = False
         try:
             authorization = headers.get(b"authorization")
             self.principal = self.service.identify(None if authorization is None else authorization.decode("latin-1"))
             limit_s = _deadline(headers.get(DEADLINE_HEADER.encode()), self.service.settings.limits.deadline_s)
+            own_deadline = limit_s < self.service.settings.limits.deadline_s
             self.deadline_s = self.arrived_s + limit_s
             await self.respond(await _body(receive), receive, send)
             outcome = "ok"
@@ -117,6 +119,9 @@ class Exchange(Response, ABC):
             outcome = _DISCONNECTED
         except Exception as error:
             failure = error if isinstance(error, ServeError) else unexpected(error)
+            if failure.code == "deadline_exceeded" and own_deadline:
+                # What a client asked for and got is no fault of the server's.
+                failure = ServeError(408, failure.code, failure.message)
             outcome = failure.code
             if self.began:
                 await self.break_off(failure, send)
