@@ -62,7 +62,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "whetstone.cli.main", "serve", "builtin:demo-base", "--force", "--port", "0"]
+        whet = str(Path(sys.executable).with_name("whet"))
+        command = [whet, "serve", "builtin:demo-base", "--force", "--port", "0"]
         with (Path(folder) / "log").open("w") as log:
             server = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder)
             assert server.stdout is not None
@@ -175,14 +176,16 @@ async def _ask(
         async with asyncio.timeout(leave_s):
             async with session.post("/v1/chat/completions", json=body) as response:
                 text = await response.text()
-                status = response.status
+                status, again_s = response.status, float(response.headers.get("retry-after", 0))
     except TimeoutError:
         seen.left += 1
         return
-    await _note(status, text, nonce, seen, streamed=streamed)
+    _note(status, text, nonce, seen, streamed=streamed)
+    # As a client does that is told when to ask again.
+    await asyncio.sleep(again_s)
 
 
-async def _note(status: int, text: str, nonce: str, seen: _Seen, *, streamed: bool) -> None:
+def _note(status: int, text: str, nonce: str, seen: _Seen, *, streamed: bool) -> None:
     try:
         events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
         error = next((event["error"] for event in events if "error" in event), None)
@@ -190,9 +193,10 @@ async def _note(status: int, text: str, nonce: str, seen: _Seen, *, streamed: bo
             error = json.loads(text)["error"]
         if error is not None:
             code = error["code"]
-            (seen.errors.update([code]) if code in _CODES else seen.untyped.append(f"{status} {error}"))
-            # What a client does that is told when to ask again.
-            await asyncio.sleep(0.3)
+            if code in _CODES:
+                seen.errors.update([code])
+            else:
+                seen.untyped.append(f"{status} {error}")
             return
         if streamed:
             pieces = (choice["delta"].get("content") or "" for event in events for choice in event["choices"])
