@@ -33,7 +33,7 @@ class Proof(_Told):
     """Whether what is served is what was judged.
 
     Attributes:
-        verdict: Of the run, computed from its rows; None where there is no judgement.
+        verdict: Of the run, computed from its rows; None where there is no judgement, and for a run's base.
         reasons: What the gates say, in the order of the report.
         judged_at: When the rule was frozen.
         replayed: Stored samples that were asked again when the model was loaded.

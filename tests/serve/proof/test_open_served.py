@@ -72,8 +72,9 @@ def test_answers_that_were_drawn_several_times_are_drawn_again(judged_shop: Any,
     tuned, base = opening(judged_shop, "run:drawn", "run:drawn#base", force=True)
     for one in (tuned, base):
         assert (one.model.proof.replayed, one.model.proof.equal) == (9, 9)
-        assert one.model.proof.verdict == "INCONCLUSIVE"
         assert str(one.model.proof.forced).startswith("INCONCLUSIVE: Truncated better than base: ")
+    assert (tuned.model.proof.verdict, base.model.proof.verdict) == ("INCONCLUSIVE", None)
+    assert base.model.proof.reasons == ("It is the base of a judgement whose verdict is INCONCLUSIVE.",)
     assert tuned.model.usual == Usual(temperature=0.8, top_p=0.9, max_new_tokens=6)
     assert {rate.samples for rate in tuned.model.judged_rates} == {54}
 
@@ -203,9 +204,9 @@ def test_a_gguf_file_is_known_by_what_it_was_made_of(shop: Any, opening: Opening
     tuned, base = opening(shop, *files, force=True)
     assert (tuned.model.name, tuned.model.engine, tuned.model.device) == ("word", "llama.cpp", None)
     for one, other in ((tuned, base), (base, tuned)):
-        assert one.model.proof.verdict == "SHIP"
         assert one.model.proof.equal >= 8
         assert one.model.judged_rates != other.model.judged_rates
+    assert (tuned.model.proof.verdict, base.model.proof.verdict) == ("SHIP", None)
     shutil.rmtree(shop.runs / "greedy")
     shutil.rmtree(shop.runs / "drawn")
     with pytest.raises(UserError, match="not judged: it is of no run"):

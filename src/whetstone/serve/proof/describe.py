@@ -2,6 +2,7 @@
 
 import datetime
 import time
+from typing import Any
 
 from whetstone.engine.open import Opened
 from whetstone.engine.torch_engine import TorchEngine
@@ -50,8 +51,7 @@ def served_model(
         system_prompt=None if experiment is None else experiment.serve.system_prompt or experiment.data.system,
         validation=None if experiment is None else experiment.serve.validate_,
         proof=Proof(
-            verdict=standing.verdict,
-            reasons=standing.reasons,
+            **_judged(standing),
             judged_at=None if judgement is None else judgement.frozen_at,
             replayed=replayed.asked,
             equal=replayed.equal,
@@ -61,6 +61,13 @@ def served_model(
         judged_rates=_rates(standing),
         created=_created(standing),
     )
+
+
+def _judged(standing: Standing) -> dict[str, Any]:
+    """The verdict and its reasons; a verdict is of what was tuned, and not of the base that it was compared with."""
+    if standing.arm == "base" and standing.verdict is not None:
+        return {"reasons": (f"It is the base of a judgement whose verdict is {standing.verdict}.",)}
+    return {"verdict": standing.verdict, "reasons": standing.reasons}
 
 
 def _usual(standing: Standing) -> Usual:
