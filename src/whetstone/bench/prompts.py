@@ -76,7 +76,7 @@ def file_prompts(path: Path, system: str | None) -> FixedPrompts:
 
 
 def held_out_prompts(run: Run) -> FixedPrompts:
-    """The examples that a run was judged on.
+    """The examples that a run was judged on, with the longest answers that they had.
 
     Raises:
         UserError: It has none yet.
@@ -85,7 +85,8 @@ def held_out_prompts(run: Run) -> FixedPrompts:
     if not path.is_file():
         raise UserError(f"{run.name}: has no held-out examples yet; 'whet tune' and 'whet compare' make them")
     examples = [Example.from_row(row) for row in read_jsonl(path)]
-    rows = [Prompt(str(path), example.id, example.messages, None) for example in examples if example.messages]
+    longest = run.manifest().experiment.judge.generation.max_new_tokens
+    rows = [Prompt(str(path), example.id, example.messages, longest) for example in examples if example.messages]
     if not rows:
         raise UserError(f"{path}: its examples have no prompts; give a file of prompts")
     return FixedPrompts(f"held-out examples of {run.name}", rows, len(rows))
