@@ -17,8 +17,8 @@ PROGRAM = (sys.executable, "-P", "-m", "whetstone.serve.worker.main")
 
 _LONGEST_LINE_BYTES = 1 << 26
 _QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""By default OpenMP's threads turn in circles until the last is done. Beside a server and its clients that one waits for
-a core that another turns on: of the tokens of sixteen streams of a small model on two cores an eighth was left."""
+"""By default OpenMP's threads turn in circles until the last is done. Beside a server and its clients that one waits
+for a core that another turns on: of sixteen streams of a small model on two cores an eighth of the tokens was left."""
 
 _GRACE_S = 2.0
 """How long it may take to end by itself, once its pipe is closed."""
