@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from whetstone.cli.common import JsonOption, print_json, report_skipped, status
+from whetstone.cli.data_from_feedback import from_feedback
 from whetstone.data.export import ExportFormat, ReferenceChoice
 from whetstone.errors import UserError
 
@@ -236,6 +237,9 @@ def augment(
     shape = to or fitting_format(made)
     rows = write_examples(out, made, shape)
     _report_written(out, shape, rows, as_json)
+
+
+data.command()(from_feedback)
 
 
 @dataclass(frozen=True, slots=True)

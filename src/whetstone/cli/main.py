@@ -19,8 +19,10 @@ from whetstone.cli.demo import demo
 from whetstone.cli.export import export
 from whetstone.cli.generate import generate
 from whetstone.cli.init import init, recipes
+from whetstone.cli.keys import keys
 from whetstone.cli.report import report
 from whetstone.cli.runs import runs, show
+from whetstone.cli.serve import serve
 from whetstone.cli.tune import tune
 from whetstone.errors import UserError
 
@@ -39,17 +41,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
 )
-for verb in (demo, init, recipes, check, tune, compare, report, audit, chat, generate, export, runs, show):
+for verb in (demo, init, recipes, check, tune, compare, report, audit, chat, generate, serve, export, runs, show):
     app.command()(verb)
 app.add_typer(data)
+app.add_typer(keys)
 
 
 def main() -> None:
     """Runs the command.
 
     Exit codes: 0, 1 and 3 are verdicts of ``whet compare`` (0 is also plain success, and 1 ``whet generate`` with rows
-    that failed and ``whet audit`` with claims that were flagged), 2 is bad input, 70 is a defect of this program (with
-    its traceback), 130 and 143 are interrupts.
+    that failed, ``whet audit`` with claims that were flagged and ``whet serve`` with answers that were cut off), 2 is
+    bad input, 70 is a defect of this program (with its traceback), 130 and 143 are interrupts.
     """
     signal.signal(signal.SIGTERM, _terminate)
     # Deprecations inside libraries are for their developers and ours, not for the person at the terminal.

@@ -20,6 +20,7 @@ class Answered:
         principal: Whose key asked; ``local`` without keys.
         model: As it was asked for; empty where the request named none of this server.
         backend: Who answered; empty where nobody did.
+        fingerprint: Of the weights, the adapter, the template and the engine that answered, as responses tell it.
         outcome: ``ok``, ``disconnected``, or the code of the failure.
         streamed: Whether it went out in pieces.
         cached: It was answered from the cache.
@@ -32,8 +33,13 @@ class Answered:
         admitted_s: When it had a place; None where it never had.
         token_s: When pieces with tokens came, one time for each token.
         ended_s: When it was over.
+        messages: The whole conversation as it was answered, the system turn included, as a JSON list of roles and
+            contents; empty where a text was continued.
         asked: The last user turn, or the text that was continued.
         text: The answer.
+        status: Of HTTP; None where nobody was told one.
+        traceparent: The trace that the request belongs to, as the client said it (W3C Trace Context); empty where it
+            said none.
     """
 
     request_id: str
@@ -46,6 +52,7 @@ class Answered:
     answer_id: str = ""
     choice: int = 0
     backend: str = ""
+    fingerprint: str = ""
     streamed: bool = False
     cached: bool = False
     prompt_tokens: int = 0
@@ -55,8 +62,11 @@ class Answered:
     invalid: int = 0
     admitted_s: float | None = None
     token_s: tuple[float, ...] = ()
+    messages: str = ""
     asked: str = ""
     text: str = ""
+    status: int | None = None
+    traceparent: str = ""
 
 
 class Listener(Protocol):

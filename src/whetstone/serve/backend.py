@@ -66,13 +66,12 @@ class Embedding:
 
 
 class Backend(Protocol):
-    """Answers questions; used in one event loop.
+    """Answers questions; used in one event loop."""
 
-    Attributes:
-        name: What responses call it: ``torch``, ``llama.cpp http://127.0.0.1:41234``.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What responses call it: ``torch``, ``llama.cpp http://127.0.0.1:41234``."""
+        ...
 
     @property
     def state(self) -> BackendState:

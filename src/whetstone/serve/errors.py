@@ -15,6 +15,7 @@ _TYPES = {
     415: "invalid_request_error",
     422: "invalid_answer_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     503: "unavailable_error",
     504: "timeout_error",
 }
@@ -54,12 +55,17 @@ class ServeError(Exception):
     @property
     def type(self) -> str:
         """The family of failures, as OpenAI names them."""
-        return _TYPES.get(self.status, "server_error")
+        return _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
     def as_json(self) -> dict[str, Any]:
         """The body of the response, and of an error inside a stream."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
-        """``Retry-After`` in whole seconds (RFC 9110, section 10.2.3), where there is a use in asking again."""
-        return {} if self.retry_after_s is None else {"Retry-After": str(max(1, round(self.retry_after_s)))}
+        """What HTTP asks for beside the body.
+
+        ``Retry-After`` in whole seconds (RFC 9110, section 10.2.3), where there is a use in asking again;
+        ``WWW-Authenticate`` where a key is needed (section 15.5.2; RFC 6750, section 3).
+        """
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(max(1, round(self.retry_after_s)))}
+        return {**headers, "WWW-Authenticate": "Bearer"} if self.status == 401 else headers
