@@ -21,7 +21,7 @@ from whetstone.engine.http_answer import StreamedAnswer
 from whetstone.engine.http_wire import DISPENSABLE, EXTENSIONS, Chunk, EventParser, ModelList, error_message
 from whetstone.errors import UserError
 
-__all__ = ["PassingError", "Server"]
+__all__ = ["PassingError", "Server", "address_of", "is_loopback", "retry_after_s"]
 
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 _DRAIN_S = 0.2
@@ -60,7 +60,7 @@ class Server:
             UserError: The url is none, or the key would travel in the clear.
         """
         self._key = (api_key or "").strip()
-        address = _address(url, self._key)
+        address = address_of(url, self._key)
         self.url = str(address).rstrip("/")
         self._refused: set[str] = set()
         self._client = httpx.AsyncClient(
@@ -69,7 +69,7 @@ class Server:
             timeout=timeout,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             # A proxy of the environment has nothing to do with this machine's own servers, and would see the key.
-            trust_env=not _is_loopback(address.host),
+            trust_env=not is_loopback(address.host),
         )
 
     async def attempt(self, path: str, body: dict[str, Any], answer: StreamedAnswer) -> Completion:
@@ -179,7 +179,7 @@ class Server:
         unknown = [field for field in EXTENSIONS if field in body and field in text]
         if response.is_client_error and unknown:
             said += f"; if it does not take {', '.join(unknown)}, do not set it for this server"
-        return _sorted(status, said, _retry_after_s(response.headers.get("retry-after")))
+        return _sorted(status, said, retry_after_s(response.headers.get("retry-after")))
 
     def _clean(self, text: str) -> str:
         """What a server said, on one line, short, and without the key that some servers repeat."""
@@ -195,8 +195,12 @@ def _sorted(status: int, message: str, pause_s: float | None = None) -> PassingE
     return UserError(message)
 
 
-def _address(url: str, key: str) -> httpx.URL:
-    """Reads the address; it is not repeated in a message before it is known to hold no password."""
+def address_of(url: str, key: str) -> httpx.URL:
+    """Reads the address of a server; it is not repeated in a message before it is known to hold no password.
+
+    Raises:
+        UserError: It is none, or the key would travel in the clear.
+    """
     try:
         address = httpx.URL(url.strip())
     except httpx.InvalidURL as error:
@@ -207,14 +211,15 @@ def _address(url: str, key: str) -> httpx.URL:
         raise UserError(f"{url}: this is no url of a server; write it as http://localhost:8000")
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"{url}: the API key has characters that no header can hold; was it copied whole?")
-    if key and address.scheme == "http" and not _is_loopback(address.host):
+    if key and address.scheme == "http" and not is_loopback(address.host):
         raise UserError(
             f"{url}: an API key is not sent over plain http to another machine; use https or a tunnel, or unset the key"
         )
     return address if address.path.strip("/") else address.copy_with(path="/v1")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -226,7 +231,7 @@ def _media_type(response: httpx.Response) -> str:
     return declared.partition(";")[0].strip().lower()
 
 
-def _retry_after_s(value: str | None) -> float | None:
+def retry_after_s(value: str | None) -> float | None:
     """Reads ``Retry-After``: seconds or a date (RFC 9110, section 10.2.3); None where there is none to read."""
     if value is None:
         return None
