@@ -103,7 +103,7 @@ def opened(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     opened = open_engine(BASE, runs=tmp_path_factory.mktemp("runs"))
     yield opened
     opened.close()
-
+    
 
 @pytest.fixture
 def ready(served: Served) -> Served:

@@ -59,7 +59,7 @@ class Upstream:
     Attributes:
         url: Its address, with the path that requests go under.
         running: Answers that it is giving.
-        heard_s: When it said something last, by the monotonic clock.
+        heard_s: When it said something last, or was asked for the first time after a pause, by the monotonic clock.
     """
 
     def __init__(self, url: str, api_key: str | None, counts: Counts, *, program: str) -> None:
@@ -105,6 +105,8 @@ class Upstream:
         """
         deadline_s = None if question.deadline_s is None else asyncio.get_running_loop().time() + question.deadline_s
         answer = _Answer(question, prompt_tokens)
+        if not self.running:
+            self.heard_s = time.monotonic()
         self.running += 1
         response = None
         try:
