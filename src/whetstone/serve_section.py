@@ -4,8 +4,6 @@ import json
 from typing import Annotated, Any
 
 import regex
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import validator_for
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from whetstone.section import Count, Section
@@ -42,6 +40,10 @@ class Validate(Section):
     @classmethod
     def _is_schema(cls, text: str | None) -> str | None:
         if text is not None:
+            # Late, because a server reads this section before it listens, and few experiments have a schema.
+            from jsonschema.exceptions import SchemaError
+            from jsonschema.validators import validator_for
+
             try:
                 schema = json.loads(text)
                 validator_for(schema).check_schema(schema)

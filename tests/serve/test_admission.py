@@ -149,20 +149,81 @@ def test_a_large_request_is_not_passed_by_small_ones() -> None:
         admission = Admission(Limits(running=4))
         small = [Guest(admission, key("a")) for _ in range(4)]
         await settled()
-        large = Guest(admission, key("b"), answers=4)
+        large = Guest(admission, key("b", weight=4), answers=4)
         later = [Guest(admission, key("a")) for _ in range(20)]
-        for guest in (*small, *later):
+        for guest in small:
             await settled()
-            if large.inside:
-                break
+            assert large.outside and not any(guest.inside for guest in later)
             guest.leave.set()
+        await settled()
         assert large.inside
-        # One answer of the flood had its turn before it, by weight; the rest waited.
-        assert sum(guest.place is not None for guest in later) <= 4
         for guest in (large, *later):
             guest.leave.set()
         await settled()
         assert admission.running == 0
+
+    running(check)()
+
+
+def test_whoever_waited_behind_a_large_request_that_went_away_goes_in() -> None:
+    async def check() -> None:
+        admission = Admission(Limits(running=2, queue=3))
+        first = Guest(admission, key("a"))
+        await settled()
+        large, small = Guest(admission, LOCAL, answers=2), Guest(admission, LOCAL)
+        await settled()
+        assert large.outside and small.outside
+        # There is a place, but those that wait come first, and there are as many of them as may wait.
+        late = Guest(admission, LOCAL)
+        await settled()
+        assert late.error is not None and late.error.code == "queue_full"
+        large.task.cancel()
+        await settled()
+        assert small.inside
+        for guest in (first, small):
+            guest.leave.set()
+        await settled()
+
+    running(check)()
+
+
+def test_a_key_that_has_nobody_waiting_saves_nothing_up() -> None:
+    async def check() -> None:
+        admission = Admission(Limits(running=1))
+        heavy, light = key("heavy", weight=2), key("light")
+        # It could have had two in this round, and wanted one.
+        occupant = Guest(admission, heavy)
+        await settled()
+        guests = [*(Guest(admission, heavy) for _ in range(4)), Guest(admission, light)]
+        for guest in (occupant, *guests):
+            await settled()
+            guest.leave.set()
+        await settled()
+        order = sorted(guests, key=lambda guest: guest.entry)
+        assert [guest.principal.name for guest in order] == ["heavy", "heavy", "light", "heavy", "heavy"]
+
+    running(check)()
+
+
+def test_nobody_passes_whoever_is_next() -> None:
+    async def check() -> None:
+        admission = Admission(Limits(running=4))
+        occupant = Guest(admission, key("o"), answers=4)
+        await settled()
+        small, large, late = (
+            Guest(admission, key("a")),
+            Guest(admission, key("b", weight=4), answers=4),
+            Guest(admission, key("c")),
+        )
+        await settled()
+        occupant.leave.set()
+        await settled()
+        later = Guest(admission, key("d"))
+        await settled()
+        assert [guest.inside for guest in (small, large, late, later)] == [True, False, False, False]
+        for guest in (small, large, late, later):
+            guest.leave.set()
+        await settled()
 
     running(check)()
 
@@ -489,7 +550,7 @@ WEIGHTS = st.sampled_from([0.25, 0.5, 1.0, 2.0, 3.0])
 def test_how_long_a_flood_delays_somebody_else(
     sizes: list[int], wanted: int, flood_weight: float, sparse_weight: float, before: int
 ) -> None:
-    """By as many rounds as its request needs, and by what the flood had been given of the round before."""
+    """By as many rounds as its request needs, and what the flood had saved for the next of its own."""
 
     async def check() -> None:
         admission = Admission(Limits(running=4, queue=1000))
@@ -507,7 +568,7 @@ def test_how_long_a_flood_delays_somebody_else(
             await settled()
         passed = sum(guest.answers for guest in flood if begun < guest.entry < sparse.entry)
         rounds = math.ceil(wanted / sparse_weight)
-        assert passed <= max(sizes) + (rounds + 1) * flood_weight
+        assert passed <= max(sizes) + rounds * flood_weight
         for guest in (*flood, sparse):
             guest.leave.set()
         await settled()

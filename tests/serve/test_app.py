@@ -1,5 +1,6 @@
 """The application as a whole: what it imports, what it says of itself, and what it says to strangers."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,10 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import APIRouter, Request
 
 from scripted_backend import ScriptedBackend
+from whetstone.serve.admission import Admission
+from whetstone.serve.app import build_app
 from whetstone.serve.key_file import StoredKey, hashed
 from whetstone.serve.keys import KeyRing
+from whetstone.serve.service import Service
+from whetstone.serve_section import Serve
 
 Start = Callable[..., Any]
 
@@ -66,6 +72,8 @@ def test_the_document_tells_all_that_is_true(serving: Start) -> None:
     assert {"ChatRequest", "ChatCompletion", "ChatCompletionChunk", "ErrorBody", "ModelCard"} <= set(schemas)
     assert schemas["ChatRequest"]["additionalProperties"] is False
     assert schemas["ChatRequest"]["properties"]["tools"]["enum"] == [None, []]
+    for request in ("ChatRequest", "CompletionRequest"):
+        assert {"type": "integer", "minimum": 1, "maximum": 16} in schemas[request]["properties"]["n"]["anyOf"]
     assert "security" not in document
     for path in document["paths"].values():
         for operation in path.values():
@@ -91,3 +99,29 @@ def test_the_document_says_whether_keys_are_needed(serving: Start) -> None:
     document = httpx.get(f"{serving(ScriptedBackend(), keyring=keyring).url}/openapi.json").json()
     assert document["security"] == [{"key": []}]
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
+def test_what_nobody_foresaw_in_other_endpoints_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    router = APIRouter()
+
+    @router.get("/bursts")
+    async def burst(request: Request) -> None:
+        raise ValueError(request.url.query)
+
+    @router.get("/refuses/{number}")
+    async def refuse(number: int) -> int:
+        return number
+
+    settings = Serve()
+    service = Service(settings, (ScriptedBackend(),), KeyRing(None, ()), Admission(settings.limits))
+
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(build_app(service, router))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/bursts?private"), await client.get("/refuses/private")
+
+    burst_, refused = asyncio.run(ask())
+    assert (burst_.status_code, burst_.json()["error"]["code"]) == (500, "internal_error")
+    assert "private" not in burst_.text + caplog.text
+    assert "ValueError" in caplog.text
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_value")

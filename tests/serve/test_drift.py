@@ -119,6 +119,17 @@ def test_a_backend_answers_for_itself() -> None:
     assert [(alarm.backend, alarm.model) for alarm in watch.alarms] == [("second", "demo")]
 
 
+def test_windows_of_backends_of_one_name_are_kept() -> None:
+    first = ScriptedBackend(models={"demo": _model(EMPTY)}, name="torch")
+    second = ScriptedBackend(models={"demo": _model(COPY), "spare": _model(EMPTY)}, name="torch")
+    watch = DriftWatch([first, second])
+    for _ in range(WINDOW):
+        watch.answered(answered_with(backend="torch", text=""))
+        watch.answered(answered_with(backend="torch", model="spare", text=""))
+        assert len(watch.rates) == 3
+    assert [(alarm.backend, alarm.model) for alarm in watch.alarms] == [("torch", "demo"), ("torch 2", "spare")]
+
+
 def test_another_model_under_the_name_begins_anew() -> None:
     models = {"demo": _model(EMPTY)}
     backend = ScriptedBackend(models=models)

@@ -59,7 +59,7 @@ def test_who_hangs_up_is_not_answered(serving: Start, stream: bool, n: int) -> N
     assert time.monotonic() - began < 1
     records = server.told(n if stream else 1)
     assert {record.outcome for record in records} == {"disconnected"}
-    assert all(0 < record.new_tokens < 1000 * n for record in records)
+    assert 0 < sum(record.new_tokens for record in records) < 1000 * n
     assert backend.load.running == 0
     assert server.service.admission.running == 0
 
@@ -156,7 +156,7 @@ def test_the_server_has_a_deadline_of_its_own(serving: Start) -> None:
     assert code_of(server.ask(LONG, deadline_s=50)) == (504, "deadline_exceeded")
 
 
-@pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "1e3", "x", "", ".", "1_0", "9" * 400])
+@pytest.mark.parametrize("said", ["0", "-1", "nan", "inf", "1e999", "x", "", ".", "1_0", "9" * 400])
 def test_deadlines_that_are_none(serving: Start, said: str) -> None:
     response = serving(ScriptedBackend()).ask(deadline_s=said)
     assert code_of(response) == (400, "invalid_value")

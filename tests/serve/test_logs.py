@@ -97,6 +97,7 @@ def test_what_was_said_is_never_logged(style: LogStyle) -> None:
     # Whoever adds a field to the record decides whether it is logged.
     assert {field.name for field in fields(Answered)} - set(json.loads(lines[0]) if style == "json" else ()) <= {
         *("answer_id", "arrived_s", "admitted_s", "token_s", "ended_s", "asked", "text", "traceparent"),
+        *("fingerprint", "messages"),
         *((field.name for field in fields(Answered)) if style == "text" else ()),
     }
 

@@ -163,6 +163,18 @@ def test_how_the_server_is() -> None:
     assert series[_key("ready")] == 0 and series[_key("draining")] == 1
 
 
+def test_backends_of_one_name_are_told_apart() -> None:
+    first, second = (ScriptedBackend(models={"demo": DEMO}, name="torch") for _ in range(2))
+    second.state = BackendState("failed")
+    served = Served(first, second)
+    served.metrics.answered(answered_with(backend="torch"))
+    # That no series stands twice is seen when they are read.
+    series = served.series()
+    assert series[_key("backend_ready", backend="torch")] == 1
+    assert series[_key("backend_ready", backend="torch 2")] == 0
+    assert series[_key("drift_alarm", model="demo", backend="torch 2", rate="empty")] == 0
+
+
 def test_drift_is_told() -> None:
     served = Served()
     for _ in range(3):

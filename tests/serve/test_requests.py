@@ -3,12 +3,13 @@
 import json
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from whetstone.serve.errors import ServeError
+from whetstone.serve.json_bytes import json_bytes
 from whetstone.serve.openai.chat import ChatRequest
 from whetstone.serve.openai.completions import CompletionRequest
 from whetstone.serve.openai.embeddings import EmbeddingRequest
@@ -20,15 +21,19 @@ JSON_SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"t
 
 
 def chat(**more: Any) -> Wanted:
-    return parsed(ChatRequest, orjson.dumps({"model": "demo", "messages": USER, **more})).as_wanted()
+    return parsed(ChatRequest, json_bytes({"model": "demo", "messages": USER, **more})).as_wanted()
 
 
 def completion(**more: Any) -> Wanted:
-    return parsed(CompletionRequest, orjson.dumps({"model": "demo", "prompt": "x", **more})).as_wanted()
+    return parsed(CompletionRequest, json_bytes({"model": "demo", "prompt": "x", **more})).as_wanted()
 
 
 def schema_of(schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+
+
+def deep(levels: int) -> dict[str, Any]:
+    return {"items": deep(levels - 1)} if levels else {}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +82,9 @@ def schema_of(schema: Any) -> dict[str, Any]:
         ({"logprobs": 3}, "invalid_value", "logprobs"),
         ({"response_format": {"type": "xml"}}, "invalid_value", "response_format"),
         ({"response_format": {"type": "json_schema"}}, "missing_parameter", "response_format.json_schema"),
-        ({"response_format": schema_of({"type": 5})}, "invalid_value", "response_format.json_schema.schema"),
+        ({"response_format": schema_of(deep(300))}, "invalid_value", "response_format.json_schema.schema"),
+        ({"response_format": {"type": ["text"]}}, "invalid_value", "response_format"),
+        ({"response_format": {**JSON_SCHEMA, "strict": True}}, "unknown_parameter", "response_format.strict"),
         ({"response_format": schema_of([])}, "invalid_value", "response_format.json_schema.schema"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "a b", "schema": {}}}},
@@ -206,6 +213,31 @@ def test_prompts_of_all_shapes() -> None:
     assert completion(prompt=["a", "b"]).prompts == ("a", "b")
     assert completion(prompt=[1, 2]).prompts == ((1, 2),)
     assert completion(prompt=[[1, 2], [3]]).prompts == ((1, 2), (3,))
+
+
+@pytest.mark.parametrize(
+    ("more", "taken"),
+    [
+        ({}, True),
+        ({"logprobs": True, "top_logprobs": 2}, True),
+        ({"top_logprobs": None, "stream_options": None, "max_tokens": None, "max_completion_tokens": 1}, True),
+        ({"stream": True, "stream_options": {}}, True),
+        ({"top_logprobs": 2}, False),
+        ({"logprobs": False, "top_logprobs": 2}, False),
+        ({"stream_options": {}}, False),
+        ({"stream": None, "stream_options": {}}, False),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, False),
+        ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "text"}}, False),
+    ],
+)
+def test_the_schema_knows_what_contradicts_itself(more: dict[str, Any], taken: bool) -> None:
+    body = {"model": "demo", "messages": USER, **more}
+    assert Draft202012Validator(ChatRequest.model_json_schema()).is_valid(body) == taken
+    if taken:
+        chat(**more)
+    else:
+        with pytest.raises(ServeError):
+            chat(**more)
 
 
 _JSON = st.recursive(

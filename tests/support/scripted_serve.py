@@ -1,7 +1,5 @@
 """``whet serve``, but that what answers is scripted: a model called ``refused`` is, and ``slow`` takes its time."""
 
-import sys
-
 from scripted_backend import ScriptedBackend
 from whetstone.cli.main import main
 from whetstone.serve import launch
@@ -20,4 +18,4 @@ def _make(options: ServeOptions) -> launch.Backends:
 
 if __name__ == "__main__":
     launch.make_backends = _make
-    sys.exit(main())
+    main()

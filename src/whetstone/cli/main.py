@@ -20,6 +20,7 @@ from whetstone.cli.export import export
 from whetstone.cli.generate import generate
 from whetstone.cli.init import init, recipes
 from whetstone.cli.keys import keys
+from whetstone.cli.launchers import launchers
 from whetstone.cli.report import report
 from whetstone.cli.runs import runs, show
 from whetstone.cli.serve import serve
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for verb in (demo, init, recipes, check, tune, compare, report, audit, chat, generate, serve, export, runs, show):
     app.command()(verb)
+app.command()(launchers)
 app.add_typer(data)
 app.add_typer(keys)
 

@@ -26,13 +26,13 @@ Included = Literal["good", "correction"]
 
 Turns = list[dict[str, str]]
 
-_NO_PROMPT = "no prompt was kept (serve.store_prompts was off)"
-_NO_CHAT = "continues a text, and is no conversation"
+_NO_PROMPT = "whose prompt was not kept (serve.store_prompts was off)"
+_NO_CHAT = "that continue a text, and are in no conversation"
 _DISPUTED = "rated good by one and bad by another"
 _BAD = "rated bad, without a correction"
-_NOT_INCLUDED = "has a rating that is not included"
-_BLANK = "the answer is blank"
-_NO_PAIR = "no other answer to the same prompt was rated the other way"
+_NOT_INCLUDED = "with a rating that is not included"
+_BLANK = "with a blank text"
+_NO_PAIR = "without another answer to the same prompt that was rated the other way"
 
 
 @dataclass(frozen=True, slots=True)

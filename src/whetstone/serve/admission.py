@@ -231,6 +231,8 @@ class Admission:
                 self.running += waiter.answers
                 waiter.granted.set_result(None)
             self._remove(account, waiter)
+            if account.waiters and account.rounds_to_go():
+                self._turns.rotate(-1)
 
     def _next_account(self) -> _Account:
         """Whose turn it is; rounds in which nobody could begin anything are passed over at once."""

@@ -60,7 +60,7 @@ def build_app(service: Service, *routers: APIRouter) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _refused)
     app.add_middleware(_Guard)
     app.openapi = cache(  # type: ignore[method-assign]
-        partial(document, app, _REFERRED, keys=service.keyring.required)
+        partial(document, app, _REFERRED, keys=service.keyring.required, answers=service.settings.limits.choices)
     )
     return app
 

@@ -2,7 +2,8 @@
 
 The judged samples say how often each of these happened when the model was judged, and between which counts of so many
 live answers that rate leaves room (:class:`~whetstone.serve.served_model.JudgedRate`). Live questions are others than
-the judged ones, so an alarm says that the answers have changed, and not why.
+the judged ones, and clients may cut answers short or draw them at another temperature: an alarm says that the answers
+have changed, and not why.
 """
 
 import datetime
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from whetstone.serve.answered import Answered
 from whetstone.serve.backend import Backend
+from whetstone.serve.backend_labels import labelled
 from whetstone.serve.observation import observe
 from whetstone.serve.served_model import JudgedRate, ServedModel
 
@@ -165,16 +167,11 @@ class DriftWatch:
         told = answered.endpoint == "chat" and answered.outcome in ("ok", _ANSWER_INVALID)
         if not told or answered.choice > 0 or answered.cached:
             return
-        served = next((one.models.get(answered.model) for one in self._backends if one.name == answered.backend), None)
-        if served is None:
-            return
-        for window in self._find(answered.backend, answered.model, served).take(answered):
-            if window.began_at is None:
-                where = f"{answered.model} ({answered.backend}): {window.rate.name}"
-                limits = f"{window.rate.low} to {window.rate.high} of {window.rate.window}"
-                _logger.warning("drift ended: %s: %d is within %s again", where, window.seen, limits)
-            else:
-                _logger.warning("drift: %s", _alarm(answered.backend, answered.model, window))
+        for label, backend in labelled(self._backends):
+            served = backend.models.get(answered.model) if backend.name == answered.backend else None
+            if served is not None:
+                self._take(label, answered, served)
+                return
 
     @property
     def alarms(self) -> list[DriftAlarm]:
@@ -188,19 +185,28 @@ class DriftWatch:
             WatchedRate(*key, window.rate, window.answers, window.seen, window.began_at) for key, window in self._now()
         ]
 
+    def _take(self, backend: str, answered: Answered, served: ServedModel) -> None:
+        for window in self._find(backend, answered.model, served).take(answered):
+            if window.began_at is None:
+                where = f"{answered.model} ({backend}): {window.rate.name}"
+                limits = f"{window.rate.low} to {window.rate.high} of {window.rate.window}"
+                _logger.warning("drift ended: %s: %d is within %s again", where, window.seen, limits)
+            else:
+                _logger.warning("drift: %s", _alarm(backend, answered.model, window))
+
     def _now(self) -> Iterator[tuple[tuple[str, str], _Window]]:
         """The windows of all models that are served, also before their first answer."""
-        for backend in self._backends:
+        for label, backend in labelled(self._backends):
             for name, served in backend.models.items():
-                for window in self._find(backend.name, name, served).windows:
-                    yield (backend.name, name), window
+                for window in self._find(label, name, served).windows:
+                    yield (label, name), window
 
     def _find(self, backend: str, model: str, served: ServedModel) -> _Watched:
         key = backend, model
         watched = self._watched.get(key)
         if watched is None or (watched.model is not served and watched.model != served):
             # It is new, or another model took the name; the windows of those that are gone go with it.
-            there = {(one.name, name) for one in self._backends for name in one.models}
+            there = {(label, name) for label, one in labelled(self._backends) for name in one.models}
             self._watched = {old: kept for old, kept in self._watched.items() if old in there}
             watched = self._watched[key] = _Watched(served, self._invalid_limit)
         return watched

@@ -7,6 +7,7 @@ byte only.
 
 import asyncio
 import math
+import re
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -30,6 +31,7 @@ DEADLINE_HEADER = "x-whetstone-deadline-s"
 
 Header = tuple[bytes, bytes]
 
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _DISCONNECTED = "disconnected"
 _STOPPED = "stopped"
 """The server's own end cut the request off."""
@@ -188,8 +190,7 @@ def _deadline(said: bytes | None, limit_s: float) -> float:
     if said is None:
         return limit_s
     text = said.decode("latin-1").strip()
-    digits = text.replace(".", "", 1)
-    if not (digits.isascii() and digits.isdigit() and 0 < float(text) < math.inf):
+    if not _NUMBER.fullmatch(text) or not 0 < float(text) < math.inf:
         raise ServeError.invalid(f"{DEADLINE_HEADER}: must be a number of seconds above 0", DEADLINE_HEADER)
     return min(limit_s, float(text))
 

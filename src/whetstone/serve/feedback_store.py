@@ -173,10 +173,10 @@ class FeedbackStore:
                 job.done.set_result(result)
 
     def _add_answer(self, connection: sqlite3.Connection, answered: Answered, at: float) -> int:
-        prompt = answered.messages or json.dumps(answered.asked)
-        kept = (prompt, answered.text) if self._store_prompts else (None, None)
+        prompt, text = _storable(answered.messages or json.dumps(answered.asked)), _storable(answered.text)
+        kept = (prompt, text) if self._store_prompts else (None, None)
         about = (answered.endpoint, answered.model, answered.backend, answered.fingerprint, answered.principal)
-        row = (answered.answer_id, answered.choice, at, *about, _sha256(prompt), _sha256(answered.text), *kept)
+        row = (answered.answer_id, answered.choice, at, *about, _sha256(prompt), _sha256(text), *kept)
         connection.execute(f"INSERT OR IGNORE INTO answers VALUES ({', '.join('?' * len(row))})", row)
         return 0
 
@@ -210,5 +210,10 @@ def _unwritable() -> ServeError:
     return ServeError.unavailable(said, retry_after_s=5.0, code="feedback_unavailable")
 
 
+def _storable(text: str) -> str:
+    """The text without halves of surrogate pairs, which UTF-8 does not have."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 import whetstone
 from whetstone.serve.admission_state import AdmissionState
 from whetstone.serve.backend import Backend
+from whetstone.serve.backend_labels import labelled
 from whetstone.serve.drift import DriftWatch
 
 __all__ = ["Gauges"]
@@ -46,7 +47,7 @@ class Gauges:
         yield _gauge("whetstone_running_answers", "Answers that have a place.", admission.running)
 
     def _loads(self) -> Iterator[Metric]:
-        loads = [(backend.name, backend.load) for backend in self._backends]
+        loads = [(name, backend.load) for name, backend in labelled(self._backends)]
         yield _gauges(
             "whetstone_memory_bytes",
             "Resident memory of the processes of the server.",
@@ -73,7 +74,7 @@ class Gauges:
         )
 
     def _states(self) -> Iterator[Metric]:
-        states = [(backend.name, backend.state) for backend in self._backends]
+        states = [(name, backend.state) for name, backend in labelled(self._backends)]
         yield _gauges(
             "whetstone_backend_ready",
             "1 while the backend answers.",
@@ -91,7 +92,7 @@ class Gauges:
         info = InfoMetricFamily(
             "whetstone_model", "What a model is, and what was proved of it.", labels=("model", "backend")
         )
-        for backend in self._backends:
+        for name, backend in labelled(self._backends):
             for model, served in backend.models.items():
                 about = {
                     "sha256": served.sha256 or "",
@@ -100,7 +101,7 @@ class Gauges:
                     "verdict": served.proof.verdict or "none",
                     "forced": "false" if served.proof.forced is None else "true",
                 }
-                info.add_metric((model, backend.name), about)
+                info.add_metric((model, name), about)
         return info
 
     def _drifting(self) -> Iterator[Metric]:

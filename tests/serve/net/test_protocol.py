@@ -137,10 +137,33 @@ def test_the_head_of_a_request_may_not_be_large(lines: bytes) -> None:
 
 def test_an_upgrade_that_is_not_given_is_answered_without() -> None:
     with running() as server, connect(server.port) as client:
-        client.sendall(head_of("GET", "/health/live", connection="Upgrade", upgrade="websocket"))
-        status, headers, _ = read_response(client)
-        assert (status, headers["connection"]) == (200, "close")
-        assert is_closed(client)
+        for _ in range(2):
+            client.sendall(head_of("GET", "/health/live", connection="Upgrade", upgrade="websocket"))
+            assert read_response(client)[0] == 200
+
+
+def test_only_so_many_requests_may_wait_on_one_connection() -> None:
+    with running() as server, connect(server.port) as client:
+        client.sendall(head_of("GET", "/stuck") + LIVE * 16)
+        time.sleep(0.1)
+        with connect(server.port) as other:
+            other.sendall(head_of("GET", "/stuck") + LIVE * 17)
+            assert is_closed(other)
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+
+
+def test_a_client_may_ask_before_it_sends_and_offer_http_2() -> None:
+    """As curl does with long bodies, and Java's client with all of them."""
+    body = json.dumps({"text": "as you like"}).encode()
+    with running() as server, connect(server.port) as client:
+        said = {"content_type": "application/json", "content_length": str(len(body)), "expect": "100-continue"}
+        client.sendall(head_of("POST", "/v1/answer", connection="Upgrade, HTTP2-Settings", upgrade="h2c", **said))
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        status, _, answer = read_response(client)
+        assert (status, json.loads(answer)) == (200, {"text": "AS YOU LIKE"})
 
 
 def test_a_body_that_nobody_reads_is_not_waited_for() -> None:

@@ -32,6 +32,9 @@ __all__ = ["Connection"]
 _log = logging.getLogger("whetstone.serve")
 
 _UNSENT_BYTES = 64 * 2**10
+_PIPELINED = 16
+"""Requests that a client may send before the answer to its first."""
+_OF_UPGRADES = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
 class Connection(HttpToolsProtocol):
@@ -95,18 +98,34 @@ class Connection(HttpToolsProtocol):
             if self._thrown_away > self._limits.linger_bytes:
                 self.abort()
             return
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Nobody has to upgrade (RFC 9110, section 7.8): the request is answered as it is, and was the last one.
-            return
-        except httptools.HttpParserError:
-            self.refuse(ServeError(400, "invalid_http", "not a request in HTTP/1.1; mend the client"))
-            return
+        rest = data
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                break
+            except httptools.HttpParserUpgrade as offer:
+                if self.has_left:
+                    return
+                rest = self._without_upgrade() + rest[offer.args[0] :]
+            except httptools.HttpParserError:
+                self._refuse_message()
+                return
         if self._head_since is not None and not self.has_left:
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes:
                 self._refuse_head()
+
+    def _without_upgrade(self) -> bytes:
+        """The head of a request that offers to go on in another protocol, as if it did not, for a new parser.
+
+        Nobody has to take the offer (RFC 9110, section 7.8), which Java's client makes with every request (``h2c``);
+        but the parser takes it, and leaves out the body.
+        """
+        first = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%s: %s" % header for header in self.headers if header[0] not in _OF_UPGRADES]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"\r\n".join([first, *lines, b"", b""])
 
     # What the parser calls.
 
@@ -120,11 +139,15 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head of a request is there; as uvicorn's, without its upgrades and its limit of concurrency."""
         self._head_since = None
-        if self._left_at is not None:
+        if self.has_left:
             return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._limits.head_bytes or len(self.headers) > self._limits.head_lines:
             self._refuse_head()
+            return
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse_message()
+        if self.parser.should_upgrade():
             return
         self._has_asked = True
         http_version = self.parser.get_http_version()
@@ -136,23 +159,24 @@ class Connection(HttpToolsProtocol):
         self.scope["raw_path"] = url.path
         self.scope["query_string"] = url.query or b""
         before = self.cycle
-        keep_alive = http_version != "1.0" and self.parser.should_keep_alive() and not self.parser.should_upgrade()
-        self.cycle = Cycle(self, keep_alive=keep_alive)
+        self.cycle = Cycle(self, keep_alive=http_version != "1.0" and self.parser.should_keep_alive())
         app = cast(ASGI3Application, self.app)
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, app)
-        else:
+        elif len(self.pipeline) < _PIPELINED:
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, app))
+        else:
+            self.abort()
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        if self._left_at is None:
+        if not self.has_left:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is there as a whole."""
-        if self._left_at is None:
+        if not (self.has_left or self.parser.should_upgrade()):
             self._whole = True
             self._all.has_asked(self)
             super().on_message_complete()
@@ -232,6 +256,9 @@ class Connection(HttpToolsProtocol):
             return
         self.write(bare_response(error, self.server_state.default_headers))
         self._linger()
+
+    def _refuse_message(self) -> None:
+        self.refuse(ServeError(400, "invalid_http", "not a request in HTTP/1.1; mend the client"))
 
     def _refuse_head(self) -> None:
         limits = self._limits

@@ -167,7 +167,7 @@ class Server:
         self._behind.drain()
         if not begun:
             return 0
-        _log.info("ending when %d requests are answered; a second signal ends at once", len(begun))
+        _log.info("ending; requests that are waited for: %d; a second signal ends at once", len(begun))
         _, late = await asyncio.wait(begun, timeout=self._drain_s)
         return len(late)
 

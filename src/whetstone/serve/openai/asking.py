@@ -8,16 +8,17 @@ import secrets
 from typing import Annotated, Any, Literal
 
 import orjson
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import validator_for
-from pydantic import Field
+from pydantic import ConfigDict, Field, Tag
 
 from whetstone.engine.api import Constraint
 from whetstone.serve.errors import ServeError
-from whetstone.serve.openai.fields import ModelName, Neutral, Text, TextOrTexts, Wire
+from whetstone.serve.openai.fields import ModelName, Neutral, Text, TextOrTexts, Wire, by_shape, never_both, only_with
 from whetstone.serve.wanted import Prompt, Wanted
 
-__all__ = ["Asking"]
+__all__ = ["RULES", "Asking"]
+
+RULES = [only_with("stream_options", "object", "stream"), never_both("structured_outputs", "response_format")]
+"""What :meth:`Asking.check` refuses, as JSON schema."""
 
 _ShortText = Annotated[str, Field(max_length=512)]
 
@@ -59,6 +60,19 @@ class JsonOfSchema(Wire):
     json_schema: NamedSchema
 
 
+def _format_shape(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"<{kind}>" if kind in ("text", "json_object", "json_schema") else None
+
+
+ResponseFormat = Annotated[
+    Annotated[AnyText, Tag("<text>")]
+    | Annotated[JsonObject, Tag("<json_object>")]
+    | Annotated[JsonOfSchema, Tag("<json_schema>")],
+    by_shape("an object whose type is text, json_object or json_schema", _format_shape),
+]
+
+
 class StructuredOutputs(Wire):
     """What the answer must be where JSON says too little."""
 
@@ -68,6 +82,8 @@ class StructuredOutputs(Wire):
 
 class Asking(Wire):
     """The fields of chat and of completions alike; what is left out is as the model was judged."""
+
+    model_config = ConfigDict(json_schema_extra={"allOf": [*RULES]})
 
     model: ModelName
     stream: bool | None = None
@@ -83,7 +99,7 @@ class Asking(Wire):
     """At most so many tokens are drawn from; 0 and -1 are all of them."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
-    response_format: Annotated[AnyText | JsonObject | JsonOfSchema, Field(discriminator="type")] | None = None
+    response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     return_token_ids: bool | None = None
     """Tells ``token_ids`` in each choice."""
@@ -122,7 +138,7 @@ class Asking(Wire):
             logprobs: How many of the likeliest tokens are told beside each one.
 
         Raises:
-            ServeError: 400, it contradicts itself, or its JSON schema is none.
+            ServeError: 400, it contradicts itself.
         """
         self.check()
         return Wanted(
@@ -146,26 +162,20 @@ class Asking(Wire):
         )
 
     def _constraint(self) -> Constraint | None:
-        """What the answer must be.
+        """What the answer must be; whoever answers finds out whether the schema is one, and one that it can keep to.
 
         Raises:
-            ServeError: 400, it is no JSON schema.
+            ServeError: 400, the schema is nested too deep to be sent on.
         """
         if self.structured_outputs is not None:
             return Constraint("regex", self.structured_outputs.regex)
         if isinstance(self.response_format, JsonObject):
             return Constraint("json_schema", '{"type":"object"}')
         if isinstance(self.response_format, JsonOfSchema):
-            schema = self.response_format.json_schema.schema_
-            _check_schema(schema)
-            return Constraint("json_schema", orjson.dumps(schema).decode())
+            try:
+                schema = orjson.dumps(self.response_format.json_schema.schema_)
+            except orjson.JSONEncodeError:
+                param = "response_format.json_schema.schema"
+                raise ServeError.invalid(f"{param}: nested too deep", param) from None
+            return Constraint("json_schema", schema.decode())
         return None
-
-
-def _check_schema(schema: dict[str, Any]) -> None:
-    param = "response_format.json_schema.schema"
-    try:
-        validator_for(schema).check_schema(schema)
-    except (SchemaError, RecursionError) as error:
-        said = error.message if isinstance(error, SchemaError) else "it is nested too deep"
-        raise ServeError.invalid(f"{param}: not a JSON schema ({said[:200]})", param) from None

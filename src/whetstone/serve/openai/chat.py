@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from whetstone.data.example import Message, Role
 from whetstone.serve.errors import ServeError
-from whetstone.serve.openai.asking import Asking
-from whetstone.serve.openai.fields import UNSUPPORTED, Neutral, Wire, by_shape
+from whetstone.serve.openai.asking import RULES, Asking
+from whetstone.serve.openai.fields import UNSUPPORTED, Neutral, Wire, by_shape, never_both, only_with
 from whetstone.serve.openai.usage import FinishReason, Usage
 from whetstone.serve.wanted import Wanted
 
@@ -40,7 +40,8 @@ class Turn(Wire):
     role: Literal["system", "developer", "user", "assistant"]
     """``developer`` is another word for ``system``."""
     content: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[TextPart], Field(min_length=1), Tag("parts")],
+        Annotated[str, Tag("text")]
+        | Annotated[list[TextPart], Field(min_length=1, max_length=64, fail_fast=True), Tag("parts")],
         by_shape("text or a list of text parts", _content_shape),
     ]
     """Parts are joined without anything between them."""
@@ -61,7 +62,17 @@ class Turn(Wire):
 class ChatRequest(Asking):
     """A conversation that is to be continued."""
 
-    messages: Annotated[list[Turn], Field(min_length=1)]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                *RULES,
+                only_with("top_logprobs", "integer", "logprobs"),
+                never_both("max_tokens", "max_completion_tokens"),
+            ]
+        }
+    )
+
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=2048, fail_fast=True)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """Another word for ``max_tokens``."""
     logprobs: bool | None = None

@@ -11,7 +11,7 @@ from whetstone.serve.wanted import Wanted
 
 __all__ = ["Completion", "CompletionRequest", "TextsOrTokens", "as_prompts"]
 
-_TokenIds = Annotated[list[TokenId], Field(min_length=1)]
+_TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
 def _prompt_shape(value: Any) -> str | None:
@@ -23,9 +23,9 @@ def _prompt_shape(value: Any) -> str | None:
 
 TextsOrTokens = Annotated[
     Annotated[Text, Tag("text")]
-    | Annotated[list[Text], Field(min_length=1, max_length=2048), Tag("texts")]
+    | Annotated[list[Text], Field(min_length=1, max_length=2048, fail_fast=True), Tag("texts")]
     | Annotated[_TokenIds, Tag("tokens")]
-    | Annotated[list[_TokenIds], Field(min_length=1, max_length=2048), Tag("several")],
+    | Annotated[list[_TokenIds], Field(min_length=1, max_length=2048, fail_fast=True), Tag("several")],
     by_shape("text, a list of texts, a list of token ids, or a list of such lists", _prompt_shape),
 ]
 

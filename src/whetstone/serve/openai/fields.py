@@ -12,7 +12,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-__all__ = ["UNKNOWN", "UNSUPPORTED", "ModelName", "Neutral", "Text", "TextOrTexts", "TokenId", "Wire", "by_shape"]
+__all__ = [
+    *("UNKNOWN", "UNSUPPORTED", "ModelName", "Neutral", "Text", "TextOrTexts", "TokenId", "Wire", "by_shape"),
+    *("never_both", "only_with"),
+]
 
 UNKNOWN = "unknown_parameter"
 UNSUPPORTED = "unsupported_parameter"
@@ -23,28 +26,27 @@ class Wire(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    _names: ClassVar[tuple[str, ...]] = ()
+    _names: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Remembers what the fields are called on the wire."""
         super().__pydantic_init_subclass__(**kwargs)
-        cls._names = tuple(field.alias or name for name, field in cls.model_fields.items())
+        cls._names = frozenset(field.alias or name for name, field in cls.model_fields.items())
 
     @model_validator(mode="before")
     @classmethod
     def _only_known(cls, values: Any) -> Any:
-        """Names the nearest known field, which pydantic's own refusal does not."""
-        if isinstance(values, dict):
-            for name in values:
-                if name not in cls._names:
-                    raise PydanticCustomError(UNKNOWN, "{mend}", {"name": name, "mend": _mend(name, cls._names)})
+        """Names the nearest known field, and stops at the first that is not; pydantic would tell of each."""
+        if isinstance(values, dict) and not values.keys() <= cls._names:
+            name = next(name for name in values if name not in cls._names)
+            raise PydanticCustomError(UNKNOWN, "{mend}", {"name": name, "mend": _mend(name, cls._names)})
         return values
 
 
-def _mend(name: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.5)
-    return f"unknown; did you mean '{near[0]}'?" if near else f"unknown; known here: {', '.join(known)}"
+def _mend(name: str, known: frozenset[str]) -> str:
+    near = difflib.get_close_matches(name[:64], sorted(known), n=1, cutoff=0.5)
+    return f"unknown; did you mean '{near[0]}'?" if near else f"unknown; known here: {', '.join(sorted(known))}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +90,27 @@ def _text_shape(value: Any) -> str | None:
 
 
 TextOrTexts = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[list[Text], Field(max_length=16), Tag("texts")],
+    Annotated[Text, Tag("text")] | Annotated[list[Text], Field(max_length=16, fail_fast=True), Tag("texts")],
     by_shape("text or a list of texts", _text_shape),
 ]
 """Up to sixteen texts that are not empty; ``stop``."""
+
+
+def only_with(name: str, kind: str, other: str) -> dict[str, Any]:
+    """The rule, as JSON schema, that a field may be given only where another is true.
+
+    Args:
+        name: The field.
+        kind: Its type where it is given.
+        other: The other one.
+    """
+    return {
+        "if": {"properties": {name: {"type": kind}}, "required": [name]},
+        "then": {"properties": {other: {"const": True}}, "required": [other]},
+    }
+
+
+def never_both(first: str, second: str) -> dict[str, Any]:
+    """The rule, as JSON schema, that one of two fields is left out or null."""
+    given = {name: {"not": {"type": "null"}} for name in (first, second)}
+    return {"not": {"properties": given, "required": [first, second]}}

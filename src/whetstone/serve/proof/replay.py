@@ -57,9 +57,7 @@ class Replay:
         said = [f"{self.asked - self.equal} of {self.asked} judged answers come out otherwise, '{self.first}' first"]
         if self.rendered_otherwise:
             said.append(f"{self.rendered_otherwise} prompts have other tokens: template or tokenizer changed")
-        said += self.causes or [
-            "nothing that is recorded differs: look at weights, template and this program's version"
-        ]
+        said += self.causes or ["nothing else that is recorded differs"]
         return "; ".join(said)
 
 

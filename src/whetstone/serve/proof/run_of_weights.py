@@ -12,12 +12,12 @@ __all__ = ["run_of_file", "run_of_weights"]
 
 
 def run_of_weights(sha256: str, runs: Path) -> Run | None:
-    """The first run by name whose judged candidate has this hash."""
+    """The run whose judged candidate has this hash; the one that was judged last, where there are several."""
     return next((run for run, judgement in _judged(runs) if judgement.candidate.sha256 == sha256), None)
 
 
-def run_of_file(model: Gguf, runs: Path) -> tuple[Run, Arm] | None:
-    """The first run by name that was judged with the weights that a GGUF file says it was made of, and the arm.
+def run_of_file(model: Gguf, runs: Path) -> tuple[Run, Arm, str] | None:
+    """The run that was judged last with what a GGUF file says it was made of; which arm that is; and its hash.
 
     What the file says is taken for a hint: whether it answers as that arm did is found out by asking.
 
@@ -30,13 +30,18 @@ def run_of_file(model: Gguf, runs: Path) -> tuple[Run, Arm] | None:
     for run, judgement in _judged(runs):
         base, candidate = judgement.base_sha256, judgement.candidate.sha256
         if made_of.sha256 == candidate or (made_of.base_sha256, made_of.adapter_sha256) == (base, candidate):
-            return run, "tuned"
+            return run, "tuned", candidate
         if made_of.sha256 == base:
-            return run, "base"
+            return run, "base", base
     return None
 
 
-def _judged(runs: Path) -> Iterator[tuple[Run, Judgement]]:
+def _judged(runs: Path) -> list[tuple[Run, Judgement]]:
+    """Those that were judged last come first."""
+    return sorted(_all_judged(runs), key=lambda one: (one[1].frozen_at, one[0].name), reverse=True)
+
+
+def _all_judged(runs: Path) -> Iterator[tuple[Run, Judgement]]:
     for run in list_runs(runs):
         try:
             judgement = run.manifest().judgement

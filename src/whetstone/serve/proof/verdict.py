@@ -81,7 +81,8 @@ class Verdicts:
         found = run_of_file(inner, self.runs) if isinstance(inner, Gguf) else None
         if found is None:
             return Standing(refusal="not judged: it is of no run; tune and judge it, and serve run:NAME")
-        return self.of_run(*found, earlier=earlier)
+        run, arm, sha256 = found
+        return self.of_run(run, arm, sha256=sha256, earlier=earlier)
 
     def of_run(self, run: Run, arm: Arm, *, sha256: str | None = None, earlier: Proof | None = None) -> Standing:
         """How weights of a run stand.
@@ -144,14 +145,17 @@ def _not_to_ship(verdict: Verdict) -> str | None:
 
 def _other_weights(run: Run, manifest: Manifest, judgement: Judgement, arm: Arm, sha256: str | None) -> str | None:
     """Why the judgement says nothing of these weights, if so."""
-    if arm == "base":
-        judged, here = judgement.base_sha256, sha256 or (manifest.base.sha256 if manifest.base is not None else None)
-    else:
-        tuned = manifest.tuning.tuned.sha256 if manifest.tuning is not None else None
-        judged, here = judgement.candidate.sha256, sha256 or tuned
-    if here == judged:
-        return None
-    return (
-        f"judged were other weights ({judged[:16]}, these are {(here or 'none')[:16]}); "
-        f"call 'whet compare {run.name} --fresh'"
-    )
+    base = manifest.base.sha256 if manifest.base is not None else None
+    tuned = manifest.tuning.tuned.sha256 if manifest.tuning is not None else None
+    pairs = {"base": (judgement.base_sha256, base), "tuned": (judgement.candidate.sha256, tuned)}
+    if sha256 is not None:
+        pairs = {arm: (pairs[arm][0], sha256)}
+    elif arm == "base":
+        del pairs["tuned"]
+    for what, (judged, here) in pairs.items():
+        if here != judged:
+            return (
+                f"judged were other {what} weights ({judged[:16]}; here {'are none' if here is None else here[:16]}); "
+                f"call 'whet compare {run.name} --fresh'"
+            )
+    return None
