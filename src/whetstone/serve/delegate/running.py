@@ -78,8 +78,13 @@ class Running:
             start_new_session=True,
             limit=_LONGEST_LINE_BYTES,
         )
-        assert process.stdout is not None and process.stderr is not None
-        said = await process.stdout.readline()
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        try:
+            said = await process.stdout.readline()
+        except asyncio.CancelledError:
+            process.stdin.close()
+            await process.wait()
+            raise
         if not said:
             lines = (await process.stderr.read()).decode("utf-8", "replace").strip().splitlines()
             await process.wait()
