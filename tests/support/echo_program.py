@@ -83,7 +83,7 @@ def prepare(mode: str) -> None:
     judged = {"judged": {**JUDGED}, "otherwise": {**JUDGED, "text": "98"}}.get(mode)
     served = {"name": "demo", "ref": "run:demo", "engine": order["engine"], "origin": "a test"}
     served["proof"] = {"verdict": "SHIP", "judged_at": "today" if judged else None}
-    model = {"served": served, "judged": [judged] if judged and not order["proved"] else []}
+    model = {"served": served, "judged": [judged] if judged else []}
     told = {"path": "p", "tokenizer": "t", "template": "c", "dtype": "float32", "context_tokens": 20, "stop_ids": [1]}
     tell({"kind": "prepared", **told, "models": [model]})
     for line in sys.stdin:

@@ -173,6 +173,17 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
     scripted(test)
 
 
+def test_what_is_no_answer_is_a_failure() -> None:
+    async def test(upstream: ScriptedUpstream, backend: HttpBackend) -> None:
+        for nonsense in (b"data: what?\n\n", event(chunk("Hi", "content_filter")), b"data: [1]\n\n"):
+            upstream.events = [nonsense]
+            with pytest.raises(ServeError) as caught:
+                await ask(backend)
+            assert (caught.value.status, caught.value.code) == (500, "upstream_failed")
+
+    scripted(test)
+
+
 def test_leaving_early_ends_it_there() -> None:
     async def test(upstream: ScriptedUpstream, backend: HttpBackend) -> None:
         upstream.events, upstream.pause_s = [event(chunk("word "))] * 1000, 0.01

@@ -19,7 +19,7 @@ from whetstone.serve.delegate.order import Prepare, Prepared
 from whetstone.serve.delegate.preparing import PROGRAM, Preparing
 from whetstone.serve.delegate.program import Program
 from whetstone.serve.delegate.proving import probe_of, proved
-from whetstone.serve.delegate.running import Running, free_port
+from whetstone.serve.delegate.running import Running, free_port, whole
 from whetstone.serve.delegate.upstream import BUSY, Upstream
 from whetstone.serve.errors import ServeError
 from whetstone.serve.question import Ending, Piece, Question
@@ -219,7 +219,7 @@ class DelegateBackend:
                 self._give_up(str(error))
             finally:
                 if self._preparing is not None:
-                    await self._preparing[0].end()
+                    await whole(self._preparing[0].end())
 
     async def _one_life(self, folder: str) -> bool:
         """Lives, and waits before the next one; False where there is none.
@@ -265,12 +265,12 @@ class DelegateBackend:
         life = _Life(running, preparing, prepared, upstream, self._program.dialect(prepared))
         try:
             await self._until_ready(life, began_s + self._longest_opening_s)
-            if not self._models:
-                self._said = "asking again what was judged"
-                try:
-                    self._models = await proved(prepared, partial(self._ask, life), force=self._opening.force)
-                except ServeError as error:
-                    raise _BrokenError(error.message) from None
+            self._said = "asking again what was judged"
+            try:
+                models = await proved(prepared, partial(self._ask, life), force=self._opening.force)
+            except ServeError as error:
+                raise _BrokenError(error.message) from None
+            self._models = models
             self._ready_s = time.monotonic()
             self._opening_s = self._ready_s - began_s
             self._life, self._phase, self._said = life, "ready", ""
@@ -280,7 +280,7 @@ class DelegateBackend:
         finally:
             self._break()
             await upstream.close()
-            how = await running.end()
+            how = await whole(running.end())
         raise _BrokenError(fault or how)
 
     async def _prepare(self, folder: str) -> tuple[Preparing, Prepared]:
@@ -289,14 +289,13 @@ class DelegateBackend:
             if not self._preparing[0].ended:
                 return self._preparing
             old, self._preparing = self._preparing[0], None
-            await old.end()
+            await whole(old.end())
         order = Prepare(
             opening=self._opening,
             form=self._program.form,
             folder=tempfile.mkdtemp(dir=folder),
             engine=self._program.engine,
             same_tokens=not self._program.takes_token_ids,
-            proved=bool(self._models),
         )
         self._preparing = await Preparing.begin(order, self._say, self._preparing_program)
         return self._preparing

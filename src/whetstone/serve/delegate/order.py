@@ -42,7 +42,6 @@ class Prepare:
         folder: Where what has to be made is written.
         engine: What computes, as the card of a model says it.
         same_tokens: The program renders prompts itself; one that it would render otherwise is refused.
-        proved: A process before this one proved the models; what is compared with judged answers need not be told.
     """
 
     opening: Opening
@@ -50,7 +49,6 @@ class Prepare:
     folder: str
     engine: str
     same_tokens: bool
-    proved: bool = False
     kind: Literal["prepare"] = "prepare"
 
 

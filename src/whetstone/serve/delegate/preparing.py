@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from whetstone.errors import UserError
 from whetstone.serve.delegate.order import Prepare, Prepared, PromptOfWire, Render, Rendered, encode, read_from_preparer
+from whetstone.serve.delegate.running import whole
 from whetstone.serve.errors import ServeError
 from whetstone.serve.worker.protocol import Lost, Refused, Stage
 
@@ -55,7 +56,7 @@ class Preparing:
         try:
             prepared = await preparing._prepared(order, stage)
         except BaseException:
-            await preparing.end()
+            await whole(preparing.end())
             raise
         preparing._hearing = asyncio.create_task(preparing._hear(), name="whet-preparing")
         return preparing, prepared
@@ -100,8 +101,8 @@ class Preparing:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-        if self._hearing is not None:
-            await self._hearing
+        # To the end, so that its pipe is closed before the loop is.
+        await (self._from.read() if self._hearing is None else self._hearing)
 
     async def _prepared(self, order: Prepare, stage: Callable[[str], None]) -> Prepared:
         self._to.write(encode(order))

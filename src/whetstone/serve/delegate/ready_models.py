@@ -207,7 +207,7 @@ def _prepared(one: NamedModel, resolved: Resolved, standing: Standing, ready: _R
         adapter=str(resolved.adapter) if resolved.adapter is not None and order.form == "folders" else None,
         trained_nf4=resolved.trained_nf4 is not None,
         refusal=standing.refusal,
-        judged=() if order.proved else tuple(_judged(standing, ready.template)),
+        judged=tuple(_judged(standing, ready.template)),
     )
 
 

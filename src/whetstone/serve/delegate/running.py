@@ -7,14 +7,15 @@ import os
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 
 from whetstone.serve.delegate import guard
 
-__all__ = ["Running", "free_port"]
+__all__ = ["Running", "free_port", "whole"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,12 +27,24 @@ _LONGEST_LINE_BYTES = 1 << 16
 _SHOWN_CHARACTERS = 300
 _BEYOND_GRACE_S = 5.0
 
+_Result = TypeVar("_Result")
+
 
 def free_port() -> int:
     """A port of the loopback that nobody listens at."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+async def whole(ending: Coroutine[Any, Any, _Result]) -> _Result:
+    """Waits for the end of something even where this task is cancelled meanwhile; it is cancelled then, too."""
+    task = asyncio.create_task(ending)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 class Running:
@@ -83,7 +96,7 @@ class Running:
             said = await process.stdout.readline()
         except asyncio.CancelledError:
             process.stdin.close()
-            await process.wait()
+            await whole(process.communicate())
             raise
         if not said:
             lines = (await process.stderr.read()).decode("utf-8", "replace").strip().splitlines()
@@ -113,12 +126,13 @@ class Running:
 
     async def end(self) -> str:
         """Has it end, and waits for that; says how it ended, in words."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         if not await self.wait(self._grace_s + _BEYOND_GRACE_S):
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
         code = await self._waiting
+        await self._process.stdout.read()
         # Its pipe may be held open by something that it started and that left its session.
         await asyncio.wait([self._hearing], timeout=1.0)
         self._hearing.cancel()
