@@ -62,6 +62,16 @@ def serve(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float32, bfloat16, int8 or nf4; else as judged.")
     ] = None,
+    backend: Annotated[
+        Literal["torch", "vllm", "llamacpp", "mlx"],
+        typer.Option("--backend", help="What computes: this program, or one that it starts in its own environment."),
+    ] = "torch",
+    program: Annotated[
+        str | None,
+        typer.Option(
+            "--program", help="Where that is: vllm, llama-server, or a python with llama-cpp-python or mlx-lm."
+        ),
+    ] = None,
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="A name that a server without keys answers to, as well.")
     ] = None,
@@ -88,6 +98,8 @@ def serve(
     whet serve run:demo --host 0.0.0.0 --keys keys.jsonl --tls-cert cert.pem --tls-key key.pem
 
     whet serve run:demo --feedback feedback.db --store-prompts --fallback gguf:demo.gguf
+
+    whet serve run:demo --backend vllm --program /opt/vllm/bin/vllm --fallback https://example.com/v1#small
     """
     from whetstone.serve.keys import KeyRing
     from whetstone.serve.net.listener import bind, is_loopback_address, url_of
@@ -116,6 +128,8 @@ def serve(
         hosts=tuple(allow_host or ()),
         origins=tuple(allow_origin or ()),
         log=log,
+        backend=backend,
+        program=program,
     )
     where = options.settings.host
     keyring = KeyRing.read(keys, os.environ)

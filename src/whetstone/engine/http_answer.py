@@ -4,19 +4,21 @@ import json
 import time
 from collections.abc import Callable
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 from whetstone.engine.api import Completion, Constraint, Delta, FinishReason, Logprob, Request, Timing, Usage
 from whetstone.engine.http_wire import Chunk, Count
 
-__all__ = ["StreamedAnswer"]
+__all__ = ["REASONS", "StreamedAnswer", "keeps"]
 
-_REASONS: dict[str, FinishReason] = {
+REASONS: dict[str, FinishReason] = {
     "stop": "stop",
     "eos_token": "stop",
     "stop_sequence": "stop",
     "length": "length",
 }
+"""Why an answer ended, in the words of servers and in ours."""
+
 _MATCH_S = 1.0
 
 
@@ -77,11 +79,11 @@ class StreamedAnswer:
         said = self._reason
         if said is None:
             said = "length" if (self._count.completion_tokens or 0) >= self.request.max_new_tokens else "stop"
-        reason = _REASONS.get(said)
+        reason = REASONS.get(said)
         if reason is None:
             return self.given_up("error", f"the server ended the answer with the reason {said[:80]!r}")
         constraint = self.request.constraint
-        if reason == "stop" and constraint is not None and not _keeps(constraint, "".join(self.texts)):
+        if reason == "stop" and constraint is not None and not keeps(constraint, "".join(self.texts)):
             return self.given_up("error", f"the server took a constraint ({constraint.kind}) and did not keep it")
         return self.given_up(reason)
 
@@ -102,7 +104,7 @@ class StreamedAnswer:
         )
 
 
-def _keeps(constraint: Constraint, text: str) -> bool:
+def keeps(constraint: Constraint, text: str) -> bool:
     """Whether a whole answer is what was asked for: JSON at all, or a match; servers skip fields they do not know."""
     try:
         if constraint.kind == "json_schema":

@@ -21,7 +21,7 @@ from whetstone.engine.http_answer import StreamedAnswer
 from whetstone.engine.http_wire import DISPENSABLE, EXTENSIONS, Chunk, EventParser, ModelList, error_message
 from whetstone.errors import UserError
 
-__all__ = ["PassingError", "Server", "is_loopback", "server_address"]
+__all__ = ["PassingError", "Server", "is_loopback", "retry_after_s", "server_address"]
 
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 _DRAIN_S = 0.2
@@ -179,7 +179,7 @@ class Server:
         unknown = [field for field in EXTENSIONS if field in body and field in text]
         if response.is_client_error and unknown:
             said += f"; if it does not take {', '.join(unknown)}, do not set it for this server"
-        return _sorted(status, said, _retry_after_s(response.headers.get("retry-after")))
+        return _sorted(status, said, retry_after_s(response.headers.get("retry-after")))
 
     def _clean(self, text: str) -> str:
         """What a server said, on one line, short, and without the key that some servers repeat."""
@@ -235,7 +235,7 @@ def _media_type(response: httpx.Response) -> str:
     return declared.partition(";")[0].strip().lower()
 
 
-def _retry_after_s(value: str | None) -> float | None:
+def retry_after_s(value: str | None) -> float | None:
     """Reads ``Retry-After``: seconds or a date (RFC 9110, section 10.2.3); None where there is none to read."""
     if value is None:
         return None

@@ -23,6 +23,8 @@ __all__ = [
     "Count",
     "EventParser",
     "HttpMode",
+    "Likely",
+    "Logprobs",
     "ModelList",
     "error_message",
     "payload",
@@ -128,17 +130,21 @@ class EventParser:
         return ""
 
 
-class _Likely(BaseModel):
+class Likely(BaseModel):
+    """A token and how likely it was, as chat completions tell it."""
+
     token: str = ""
     id: int | None = None
+    bytes: list[int] | None = None
     logprob: float
 
     def token_id(self) -> int:
+        """Its id; :data:`UNKNOWN_TOKEN` where the server keeps it to itself."""
         return _token_id(self.token) if self.id is None else self.id
 
 
-class _Chosen(_Likely):
-    top_logprobs: list[_Likely] | None = None
+class _Chosen(Likely):
+    top_logprobs: list[Likely] | None = None
 
 
 class Logprobs(BaseModel):
@@ -164,7 +170,7 @@ class Logprobs(BaseModel):
         ]
 
 
-def _likeliest(others: list[_Likely]) -> tuple[tuple[int, float], ...]:
+def _likeliest(others: list[Likely]) -> tuple[tuple[int, float], ...]:
     return tuple((other.token_id(), other.logprob) for other in others)
 
 
@@ -183,6 +189,7 @@ class _Choice(BaseModel):
     text: str | None = None
     logprobs: Logprobs | None = None
     finish_reason: str | None = None
+    token_ids: list[int] | None = None
 
     def said(self) -> str:
         return (self.text if self.delta is None else self.delta.content) or ""

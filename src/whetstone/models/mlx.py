@@ -8,7 +8,7 @@ it, and only architectures whose logits were compared with those of transformers
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedConfig
 
+from whetstone.data.template import Template
 from whetstone.errors import UserError
 from whetstone.files import atomic_folder, read_json, write_json, written_by_libraries
 from whetstone.models.load import context_tokens, load_config, stored_end_ids
 
-__all__ = ["MlxModel", "convert_adapter", "load_mlx"]
+__all__ = ["MlxModel", "convert_adapter", "load_mlx", "write_mlx"]
 
 _GELU_BY_TANH = frozenset({"gelu_new", "gelu_fast", "gelu_pytorch_tanh"})
 _PLAIN_ROTARY = frozenset({"default"})
@@ -142,6 +143,31 @@ def load_mlx(
         mx.eval(model.parameters(), logits)
     said_dtype = str(logits.dtype).removeprefix("mlx.core.")
     return MlxModel(model, _exact_tokens(config), tuple(stored_end_ids(folder)), said_dtype)
+
+
+def write_mlx(folder: Path, out: Path, template: Template, end_ids: Iterable[int]) -> None:
+    """Writes a model directory that mlx-lm's own programs read as we would: for they take no configuration but a file.
+
+    The weights are not copied but linked to.
+
+    Args:
+        folder: What transformers saved, not quantised, adapters merged in.
+        out: The folder to write; it appears whole.
+        template: What the model is asked with.
+        end_ids: The tokens that end an answer.
+
+    Raises:
+        UserError: mlx-lm does not compute this architecture as transformers does, or the folder cannot be written.
+    """
+    config = load_config(folder)
+    _check(config, folder)
+    ends = sorted(end_ids)
+    with written_by_libraries(out, "free some space and try again"), atomic_folder(out) as made:
+        for file in folder.glob("*.safetensors"):
+            (made / f"model-{file.name}").symlink_to(file.resolve())
+        template.tokenizer.save_pretrained(made)
+        write_json(made / "config.json", _settings(config) | {"eos_token_id": ends})
+        write_json(made / "generation_config.json", {"eos_token_id": ends})
 
 
 def convert_adapter(peft_folder: Path, out: Path) -> None:

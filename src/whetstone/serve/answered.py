@@ -34,7 +34,7 @@ class Answered:
         token_s: When pieces with tokens came, one time for each token.
         ended_s: When it was over.
         messages: The whole conversation as it was answered, the system turn included, as a JSON list of roles and
-            contents; empty where a text was continued.
+            contents; empty where a text was continued, or where prompts are not kept.
         asked: The last user turn, or the text that was continued.
         text: The answer.
         status: Of HTTP; None where nobody was told one.

@@ -20,7 +20,7 @@ from whetstone.serve.served_model import ServedModel
 from whetstone.serve.service import Service
 from whetstone.serve.together import Said, Together
 from whetstone.serve.validation import check, retried
-from whetstone.serve.wanted import Wanted, last_asked
+from whetstone.serve.wanted import Wanted, last_asked, turns_of
 from whetstone.serve_section import Validate
 
 __all__ = ["Answers"]
@@ -113,7 +113,10 @@ class Answers:
         system_prompt = model.system_prompt if settings.system_prompt is None else settings.system_prompt
         questions = wanted.questions(model, system_prompt, self._left_s())
         self.backend, self.model, self.fingerprint = backend, model, fingerprint(model)
-        self.heard = [Heard(index, last_asked(question.prompt)) for index, question in enumerate(questions)]
+        self.heard = [
+            Heard(index, last_asked(question.prompt), turns_of(question.prompt))
+            for index, question in enumerate(questions)
+        ]
         if self._recall(questions[0]):
             return
         validation = settings.validate_ or model.validation

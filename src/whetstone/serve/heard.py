@@ -2,6 +2,7 @@
 
 import time
 
+from whetstone.data.example import Message
 from whetstone.serve.question import Ending, Piece, TokenScore
 
 __all__ = ["Heard"]
@@ -13,6 +14,7 @@ class Heard:
     Attributes:
         index: Which of the answers it is.
         asked: The last user turn, or the text that is continued.
+        turns: The conversation that is answered, the system turn included; none for text that is continued.
         token_ids: The tokens so far.
         scores: One for each token, where they were asked for.
         offsets: Where in the text each of them begins, in characters.
@@ -24,12 +26,13 @@ class Heard:
 
     __slots__ = (
         *("_length", "_texts", "asked", "ended_s", "ending", "index", "invalid", "offsets", "scores", "token_ids"),
-        "token_s",
+        *("token_s", "turns"),
     )
 
-    def __init__(self, index: int, asked: str) -> None:
+    def __init__(self, index: int, asked: str, turns: tuple[Message, ...] = ()) -> None:
         self.index = index
         self.asked = asked
+        self.turns = turns
         self.invalid = 0
         self.begin()
 

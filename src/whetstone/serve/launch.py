@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import socket
 import ssl
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from whetstone.serve.answered import Listener
 from whetstone.serve.app import build_app
 from whetstone.serve.backend import Backend
 from whetstone.serve.cache import AnswerCache
+from whetstone.serve.delegate.choose import delegate_backend, http_backend, is_elsewhere
 from whetstone.serve.drift import DriftWatch
 from whetstone.serve.feedback import feedback_router
 from whetstone.serve.feedback_store import FeedbackStore
@@ -31,6 +31,7 @@ from whetstone.serve.net.guarded import guarded
 from whetstone.serve.net.open_files import raise_open_files
 from whetstone.serve.net.server import Server
 from whetstone.serve.options import ServeOptions
+from whetstone.serve.proof.names import name_models
 from whetstone.serve.service import Service
 from whetstone.serve.traces import open_traces
 from whetstone.serve.worker.local_backend import LocalBackend
@@ -41,7 +42,6 @@ __all__ = ["Backends", "launch", "make_backends"]
 
 _log = logging.getLogger("whetstone.serve")
 
-_SERVER = re.compile(r"(?:[^=:/]*=)?https?://")
 _LOOK_EVERY_S = 0.05
 
 
@@ -64,31 +64,45 @@ class Backends:
 
 
 def make_backends(options: ServeOptions) -> Backends:
-    """One process of ours for all models of this machine together, and one for each fallback.
+    """One process for all models of this machine together, one for each fallback, and none for those of other servers.
 
     Raises:
-        UserError: A name is a server's.
+        UserError: A name is none, two are equal, or the options do not go together.
     """
-    for ref in (*options.refs, *options.settings.fallback):
-        if _SERVER.match(ref):
-            raise UserError(f"{ref}: models of other servers cannot be served; give one of this machine")
-    return Backends(
-        own=(_local(options, options.refs),),
-        fallbacks=tuple(_local(options, (ref,)) for ref in options.settings.fallback),
-    )
+    name_models(options.refs)
+    here = [ref for ref in options.refs if not is_elsewhere(ref)]
+    own: list[Backend] = []
+    for ref in options.refs:
+        if ref not in here:
+            own.append(http_backend(ref))
+        elif ref == here[0]:
+            own.append(_computed(options, here))
+    if options.program is not None and options.backend == "torch":
+        raise UserError("--program: names where another program is; say which with --backend")
+    return Backends(tuple(own), tuple(_fallback(options, ref) for ref in options.settings.fallback))
 
 
-def _local(options: ServeOptions, refs: Sequence[str]) -> Backend:
-    return LocalBackend(
-        Opening(
-            refs=tuple(refs),
-            runs=str(options.runs),
-            force=options.force,
-            test_mode=options.test_mode,
-            device=options.device,
-            dtype=options.dtype,
-            adapter_roots=tuple(map(str, options.adapter_roots)),
-        )
+def _fallback(options: ServeOptions, ref: str) -> Backend:
+    return http_backend(ref) if is_elsewhere(ref) else LocalBackend(_opening(options, (ref,)), name=f"fallback {ref}")
+
+
+def _computed(options: ServeOptions, refs: Sequence[str]) -> Backend:
+    """The models of this machine, by what the options say."""
+    opening = _opening(options, refs)
+    if options.backend == "torch":
+        return LocalBackend(opening)
+    return delegate_backend(options.backend, opening, program=options.program)
+
+
+def _opening(options: ServeOptions, refs: Sequence[str]) -> Opening:
+    return Opening(
+        refs=tuple(refs),
+        runs=str(options.runs),
+        force=options.force,
+        test_mode=options.test_mode,
+        device=options.device,
+        dtype=options.dtype,
+        adapter_roots=tuple(map(str, options.adapter_roots)),
     )
 
 

@@ -17,10 +17,14 @@ from whetstone.files import read_json
 from whetstone.serve_section import Serve
 from whetstone.yaml_source import YamlSource
 
-__all__ = ["ServeOptions", "effective_settings"]
+__all__ = ["DelegateKind", "ServeOptions", "effective_settings"]
 
 _RUN = re.compile(r"(?:[^=:]*=)?(?:mlx:)?run:([^#@/\\]+)(?:[#@].*)?")
 _OF_EACH_MODEL = ("system_prompt", "validate_")
+
+
+DelegateKind = Literal["vllm", "llamacpp", "mlx"]
+"""Programs of others that compute instead of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class ServeOptions:
         hosts: Names that a server without keys answers to, besides those of the machine itself.
         origins: Web pages of other sites that may ask.
         log: How lines of the log are written.
+        backend: What computes the models of this machine.
+        program: Where that is, where it is not our own.
     """
 
     refs: tuple[str, ...]
@@ -52,6 +58,8 @@ class ServeOptions:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     log: Literal["text", "json"] = "text"
+    backend: Literal["torch"] | DelegateKind = "torch"
+    program: str | None = None
 
 
 def effective_settings(said: Serve, config: Path | None, refs: Sequence[str], runs: Path) -> Serve:

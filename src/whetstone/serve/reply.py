@@ -13,6 +13,7 @@ from whetstone.serve.answers import Answers
 from whetstone.serve.errors import ServeError
 from whetstone.serve.exchange import Exchange, Header, send_json
 from whetstone.serve.heard import Heard
+from whetstone.serve.json_bytes import json_bytes
 from whetstone.serve.service import Service
 from whetstone.serve.stream import HEADERS, Envelope, Events, error_event, usage_of
 from whetstone.serve.wanted import Wanted
@@ -163,7 +164,15 @@ class Reply(Exchange):
             ended_s=heard.ended_s or time.monotonic(),
             asked=heard.asked,
             text=heard.text,
+            fingerprint=answers.fingerprint,
+            messages=self._conversation(heard),
         )
+
+    def _conversation(self, heard: Heard) -> str:
+        """What a training set would be made of; only where it may be kept."""
+        if not self.service.settings.store_prompts or not heard.turns:
+            return ""
+        return json_bytes([turn.as_dict() for turn in heard.turns]).decode()
 
 
 def _headers(answers: Answers) -> list[Header]:

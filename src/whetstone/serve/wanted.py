@@ -8,7 +8,7 @@ from whetstone.engine.api import Constraint, Sampling
 from whetstone.serve.question import Question
 from whetstone.serve.served_model import ServedModel
 
-__all__ = ["Prompt", "Wanted", "last_asked"]
+__all__ = ["Prompt", "Wanted", "last_asked", "turns_of"]
 
 Prompt = tuple[Message, ...] | str | tuple[int, ...]
 
@@ -104,14 +104,19 @@ def last_asked(prompt: Prompt) -> str:
     """The last user turn, or the text that is continued; empty for token ids."""
     if isinstance(prompt, str):
         return prompt
-    turns = [turn.content for turn in prompt if isinstance(turn, Message) and turn.role == "user"]
+    turns = [turn.content for turn in turns_of(prompt) if turn.role == "user"]
     return turns[-1] if turns else ""
+
+
+def turns_of(prompt: Prompt) -> tuple[Message, ...]:
+    """The conversation; none where a text or token ids are continued."""
+    return () if isinstance(prompt, str) else tuple(turn for turn in prompt if isinstance(turn, Message))
 
 
 def _with_system(prompt: Prompt, system_prompt: str | None) -> Prompt:
     if system_prompt is None or isinstance(prompt, str):
         return prompt
-    turns = tuple(turn for turn in prompt if isinstance(turn, Message))
+    turns = turns_of(prompt)
     if not turns or any(turn.role == "system" for turn in turns):
         return prompt
     return (Message("system", system_prompt), *turns)

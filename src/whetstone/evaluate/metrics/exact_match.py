@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 from whetstone.data.answer import matches, normalise
 from whetstone.data.example import Example

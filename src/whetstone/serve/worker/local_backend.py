@@ -28,21 +28,29 @@ __all__ = ["LocalBackend"]
 class LocalBackend:
     """A :class:`whetstone.serve.backend.Backend` over a process of our own."""
 
-    def __init__(self, opening: Opening, patience: Patience | None = None, *, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        patience: Patience | None = None,
+        *,
+        name: str = "local",
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         """Starts nothing yet.
 
         Args:
             opening: What to serve.
             patience: With a process that fails.
+            name: What responses call it; no other backend of the server may have it.
             program: The process; another one only for tests.
         """
+        self._name = name
         self._supervisor = Supervisor(opening, patience or Patience(), program)
 
     @property
     def name(self) -> str:
-        """The engine that computes, such as ``torch``; ``local`` while that is not known."""
-        engines = dict.fromkeys(model.engine for model in self.models.values())
-        return "+".join(engines) or "local"
+        """What responses call it."""
+        return self._name
 
     @property
     def state(self) -> BackendState:
