@@ -13,7 +13,7 @@ from whetstone.cli.main import app
 from whetstone.errors import UserError
 from whetstone.serve.answered import Answered
 from whetstone.serve.feedback_store import FeedbackStore, Rating
-from whetstone.serve.keys import LOCAL
+from whetstone.serve.gate.keys import LOCAL
 
 Whet = Callable[..., Result]
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from whetstone.cli.main import app
 from whetstone.errors import UserError
 from whetstone.serve.errors import ServeError
-from whetstone.serve.keys import KeyLimits, KeyRing, Principal
+from whetstone.serve.gate.keys import KeyLimits, KeyRing, Principal
 
 Whet = Callable[..., Result]
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from whetstone.cli.main import app
 from whetstone.errors import UserError
-from whetstone.serve.key_file import StoredKey, changing, hashed, new_salt
+from whetstone.serve.gate.key_file import StoredKey, changing, hashed, new_salt
 
 SCRIPT = Path(__file__).parent.parent / "support" / "scripted_serve.py"
 KEY = "whet_a-key-of-a-test-that-is-long"

@@ -14,13 +14,13 @@ import pytest
 import uvicorn
 from openai import AsyncOpenAI, OpenAI
 
-from whetstone.serve.admission import Admission
 from whetstone.serve.answered import Answered
-from whetstone.serve.app import build_app
+from whetstone.serve.api.app import build_app
+from whetstone.serve.api.service import Service
 from whetstone.serve.backend import Backend
 from whetstone.serve.cache import AnswerCache
-from whetstone.serve.keys import KeyRing
-from whetstone.serve.service import Service
+from whetstone.serve.gate.admission import Admission
+from whetstone.serve.gate.keys import KeyRing
 from whetstone.serve_section import Serve
 
 

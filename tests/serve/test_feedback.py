@@ -14,7 +14,7 @@ from whetstone.serve.answered import Answered
 from whetstone.serve.errors import ServeError
 from whetstone.serve.feedback import feedback_router
 from whetstone.serve.feedback_store import FeedbackStore
-from whetstone.serve.keys import ENVIRONMENT_KEYS, KeyRing
+from whetstone.serve.gate.keys import ENVIRONMENT_KEYS, KeyRing
 
 KEYS = {"alice": "alice's own key is long", "bob": "bob's own key is long too"}
 GOOD = {"answer_id": "chatcmpl-1", "rating": "good"}

@@ -20,7 +20,7 @@ from whetstone.errors import UserError
 from whetstone.serve.answered import Answered
 from whetstone.serve.errors import ServeError
 from whetstone.serve.feedback_store import FeedbackStore, Rating
-from whetstone.serve.keys import LOCAL, Principal
+from whetstone.serve.gate.keys import LOCAL, Principal
 
 ALICE, BOB, ADMIN = Principal("alice"), Principal("bob"), Principal("root", admin=True)
 MESSAGES = json.dumps([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Héllo"}])
@@ -223,7 +223,7 @@ import asyncio, sys, time
 from pathlib import Path
 from whetstone.serve.answered import Answered
 from whetstone.serve.feedback_store import FeedbackStore, Rating
-from whetstone.serve.keys import LOCAL
+from whetstone.serve.gate.keys import LOCAL
 
 store = FeedbackStore(Path(sys.argv[1]), store_prompts=True)
 

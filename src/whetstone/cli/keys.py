@@ -48,7 +48,7 @@ def new(
 
     Example: whet keys new alice --requests-per-minute 60
     """
-    from whetstone.serve.key_file import NAME_PATTERN, StoredKey, changing, hashed, make_key, new_salt
+    from whetstone.serve.gate.key_file import NAME_PATTERN, StoredKey, changing, hashed, make_key, new_salt
 
     if not re.fullmatch(NAME_PATTERN, name):
         raise UserError(f"'{name}' cannot be a key's name; use at most 64 letters, digits, '.', '_' and '-'")
@@ -85,7 +85,7 @@ def list_(file: FileOption = _DEFAULT, as_json: JsonOption = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from whetstone.serve.key_file import read_key_file
+    from whetstone.serve.gate.key_file import read_key_file
 
     rows = [key.as_row() for key in read_key_file(file)]
     if as_json:
@@ -108,7 +108,7 @@ def revoke(
 
     Example: whet keys revoke alice
     """
-    from whetstone.serve.key_file import changing, read_key_file
+    from whetstone.serve.gate.key_file import changing, read_key_file
 
     known = [key.name for key in read_key_file(file)]
     if name not in known:

@@ -101,7 +101,7 @@ def serve(
 
     whet serve run:demo --backend vllm --program /opt/vllm/bin/vllm --fallback https://example.com/v1#small
     """
-    from whetstone.serve.keys import KeyRing
+    from whetstone.serve.gate.keys import KeyRing
     from whetstone.serve.net.listener import bind, is_loopback_address, url_of
     from whetstone.serve.options import ServeOptions, effective_settings
     from whetstone.serve_section import Serve

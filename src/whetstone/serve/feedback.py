@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from whetstone.serve.errors import ServeError
 from whetstone.serve.feedback_store import FeedbackStore, Rating
-from whetstone.serve.keys import Principal
+from whetstone.serve.gate.keys import Principal
 
 __all__ = ["feedback_router"]
 

@@ -22,7 +22,7 @@ from typing import Literal
 from whetstone.data.feedback_file import open_feedback
 from whetstone.serve.answered import Answered
 from whetstone.serve.errors import ServeError
-from whetstone.serve.keys import Principal
+from whetstone.serve.gate.keys import Principal
 
 __all__ = ["FeedbackStore", "Rating"]
 

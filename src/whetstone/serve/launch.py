@@ -13,27 +13,27 @@ from pathlib import Path
 from fastapi import APIRouter, Depends, Request
 
 from whetstone.errors import UserError
-from whetstone.serve.admission import Admission
 from whetstone.serve.answered import Listener
-from whetstone.serve.app import build_app
+from whetstone.serve.api.app import build_app
+from whetstone.serve.api.service import Service
 from whetstone.serve.backend import Backend
 from whetstone.serve.cache import AnswerCache
 from whetstone.serve.delegate.choose import delegate_backend, http_backend, is_elsewhere
-from whetstone.serve.drift import DriftWatch
 from whetstone.serve.feedback import feedback_router
 from whetstone.serve.feedback_store import FeedbackStore
-from whetstone.serve.health import health_router
-from whetstone.serve.keys import KeyRing, Principal
-from whetstone.serve.logs import AccessLog, logging_to
-from whetstone.serve.metrics import Metrics, metrics_router
+from whetstone.serve.gate.admission import Admission
+from whetstone.serve.gate.keys import KeyRing, Principal
 from whetstone.serve.net.connections import ClientLimits
 from whetstone.serve.net.guarded import guarded
 from whetstone.serve.net.open_files import raise_open_files
 from whetstone.serve.net.server import Server
+from whetstone.serve.observe.drift import DriftWatch
+from whetstone.serve.observe.health import health_router
+from whetstone.serve.observe.logs import AccessLog, logging_to
+from whetstone.serve.observe.metrics import Metrics, metrics_router
+from whetstone.serve.observe.traces import open_traces
 from whetstone.serve.options import ServeOptions
 from whetstone.serve.proof.names import name_models
-from whetstone.serve.service import Service
-from whetstone.serve.traces import open_traces
 from whetstone.serve.worker.local_backend import LocalBackend
 from whetstone.serve.worker.protocol import Opening
 from whetstone.serve_section import Limits

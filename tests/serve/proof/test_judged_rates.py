@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import beta, binom
 
 from whetstone.data.answer import count_words, is_empty
-from whetstone.serve.observation import OBSERVED
+from whetstone.serve.observe.observation import OBSERVED
 from whetstone.serve.proof.judged_rates import WINDOW, control_limits, design_effect, judged_rates
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import orjson
 from pydantic import ConfigDict, Field, Tag
 
 from whetstone.engine.api import Constraint
+from whetstone.serve.api.wanted import Prompt, Wanted
 from whetstone.serve.errors import ServeError
 from whetstone.serve.openai.fields import ModelName, Neutral, Text, TextOrTexts, Wire, by_shape, never_both, only_with
-from whetstone.serve.wanted import Prompt, Wanted
 
 __all__ = ["RULES", "Asking"]
 

@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from whetstone.data.example import Message, Role
+from whetstone.serve.api.wanted import Wanted
 from whetstone.serve.errors import ServeError
 from whetstone.serve.openai.asking import RULES, Asking
 from whetstone.serve.openai.fields import UNSUPPORTED, Neutral, Wire, by_shape, never_both, only_with
 from whetstone.serve.openai.usage import FinishReason, Usage
-from whetstone.serve.wanted import Wanted
 
 __all__ = ["ChatCompletion", "ChatCompletionChunk", "ChatRequest"]
 

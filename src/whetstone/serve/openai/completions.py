@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, Tag
 
+from whetstone.serve.api.wanted import Wanted
 from whetstone.serve.openai.asking import Asking
 from whetstone.serve.openai.fields import Neutral, Text, TokenId, by_shape
 from whetstone.serve.openai.usage import FinishReason, Usage
-from whetstone.serve.wanted import Wanted
 
 __all__ = ["Completion", "CompletionRequest", "TextsOrTokens", "as_prompts"]
 

@@ -26,7 +26,7 @@ from whetstone.evaluate.evidence import EXAMPLES
 from whetstone.evaluate.sample import Sample
 from whetstone.line_file import LineFile
 from whetstone.run import Run
-from whetstone.serve.observation import OBSERVED, Bound, extra_words, last_user_turn, observe
+from whetstone.serve.observe.observation import OBSERVED, Bound, extra_words, last_user_turn, observe
 from whetstone.serve.served_model import JudgedRate
 
 __all__ = ["WINDOW", "control_limits", "design_effect", "judged_rates"]

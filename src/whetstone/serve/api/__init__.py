@@ -1,0 +1,1 @@
+"""The HTTP API: from a request to the answers, whole or in pieces."""

@@ -1,0 +1,64 @@
+"""What the handlers of one server share."""
+
+import time
+from dataclasses import dataclass, field
+
+from whetstone.serve.answered import Answered, Listener
+from whetstone.serve.backend import Backend
+from whetstone.serve.cache import AnswerCache
+from whetstone.serve.errors import ServeError
+from whetstone.serve.gate.admission import Admission
+from whetstone.serve.gate.keys import KeyRing, Principal
+from whetstone.serve_section import Serve
+
+__all__ = ["Service"]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One server, as its handlers see it.
+
+    Attributes:
+        settings: How it was started.
+        backends: Whoever answers, in the order in which they are asked; the fallbacks too.
+        keyring: Tells who asks.
+        admission: Tells who has to wait.
+        fallbacks: Those of the backends that answer for every model while its own backends are not there: with their
+            model of the same name, or with their first.
+        cache: Answers that were given before; None to keep none.
+        listeners: Told what became of each request.
+        started_at: In seconds since 1970.
+    """
+
+    settings: Serve
+    backends: tuple[Backend, ...]
+    keyring: KeyRing
+    admission: Admission
+    fallbacks: tuple[Backend, ...] = ()
+    cache: AnswerCache | None = None
+    listeners: tuple[Listener, ...] = ()
+    started_at: float = field(default_factory=time.time)
+
+    def identify(self, authorization: str | None) -> Principal:
+        """Who asks, by the header.
+
+        Raises:
+            ServeError: 401.
+        """
+        return self.keyring.identify(authorization)
+
+    def identify_admin(self, authorization: str | None) -> Principal:
+        """Who asks, if it may change the server.
+
+        Raises:
+            ServeError: 401; 403 it may not.
+        """
+        principal = self.identify(authorization)
+        if not principal.admin:
+            raise ServeError(403, "admin_only", f"the key '{principal.name}' may not do this; it takes an admin's")
+        return principal
+
+    def tell(self, answered: Answered) -> None:
+        """Tells all listeners."""
+        for listener in self.listeners:
+            listener.answered(answered)
