@@ -12,12 +12,16 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
 from whetstone.data.example import Message
 from whetstone.engine.api import Completion, Constraint, Request, Sampling
 from whetstone.engine.open import Opened, open_engine
+from whetstone.models.load import load_weights
 from whetstone.serve.errors import ServeError
 from whetstone.serve.question import Ending, Piece, Question
+from whetstone.serve.served_model import ServedModel
 from whetstone.serve.worker.local_backend import LocalBackend
 from whetstone.serve.worker.protocol import Opening
 from whetstone.serve.worker.supervisor import Patience
@@ -47,6 +51,7 @@ class Served:
     """A backend in a loop that several tests share."""
 
     def __init__(self, roots: Path) -> None:
+        self.roots = roots
         self.backend = LocalBackend(
             Opening((BASE,), str(roots / "runs"), force=True, adapter_roots=(str(roots),)), Patience(first_pause_s=0.01)
         )
@@ -91,9 +96,13 @@ def question(prompt: tuple[Message, ...] | str | tuple[int, ...] = TURNS, **name
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    served = Served(tmp_path_factory.mktemp("roots"))
-    yield served
-    served.end()
+    # Threads of two processes would wait for each other longer than so small a model computes.
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OMP_NUM_THREADS", "1")
+        served = Served(tmp_path_factory.mktemp("roots"))
+        yield served
+        served.end()
     assert psutil.Process().children() == []
 
 
@@ -157,9 +166,9 @@ def test_logprobs_come_with_the_bytes_of_the_text(opened: Opened, ready: Served)
     scores = [score for piece in said.pieces for score in piece.scores]
     assert [len(piece.scores) for piece in said.pieces] == [len(piece.token_ids) for piece in said.pieces]
     assert expected.logprobs is not None
-    assert [(score.token_id, score.logprob) for score in scores] == [
-        (logprob.token_id, pytest.approx(logprob.logprob, abs=1e-4)) for logprob in expected.logprobs
-    ]
+    assert [score.token_id for score in scores] == [logprob.token_id for logprob in expected.logprobs]
+    logprobs = [logprob.logprob for logprob in expected.logprobs]
+    assert [score.logprob for score in scores] == pytest.approx(logprobs, abs=1e-4)
     assert [[other.token_id for other in score.top] for score in scores] == [
         [token_id for token_id, _ in logprob.top] for logprob in expected.logprobs
     ]
@@ -255,9 +264,10 @@ def test_load_says_what_was_done(ready: Served) -> None:
 
 def test_vectors_are_those_of_the_engine(opened: Opened, ready: Served) -> None:
     assert opened.template is not None
-    texts = ["the cat", (40, 41, 42), "the dog"]
+    texts: list[str | tuple[int, ...]] = ["the cat", (40, 41, 42), "the dog"]
     vectors = ready.run(ready.backend.embed("demo-base", texts))
-    ids = [opened.template.tokenizer(text)["input_ids"] if isinstance(text, str) else list(text) for text in texts]
+    encode = opened.template.tokenizer
+    ids: list[list[int]] = [encode(one)["input_ids"] if isinstance(one, str) else list(one) for one in texts]
     assert [one.tokens for one in vectors] == [len(one) for one in ids]
     for vector, token_ids in zip(vectors, ids, strict=True):
         assert list(vector.vector) == pytest.approx(opened.embed(token_ids), abs=1e-5)
@@ -266,23 +276,84 @@ def test_vectors_are_those_of_the_engine(opened: Opened, ready: Served) -> None:
     assert refused.value.status == 400
 
 
-def test_a_killed_process_comes_back_and_answers_the_same(ready: Served) -> None:
-    (before,) = ready.ask(question())
+@pytest.fixture(scope="module")
+def adapter(served: Served, opened: Opened) -> str:
+    """The name of an adapter below the root, which nobody judged."""
+    assert opened.weights is not None
+    model = load_weights(opened.weights.folder, dtype="float32", device=torch.device("cpu"))
+    torch.manual_seed(1)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(served.roots / "adapters" / "odd")
+    return "adapters/odd"
+
+
+def test_adapters_come_while_others_answer_and_stay_when_the_process_is_killed(ready: Served, adapter: str) -> None:
+    backend = ready.backend
+    (base,) = ready.ask(question())
+
+    async def load() -> ServedModel:
+        others = asyncio.create_task(answer(backend, question()))
+        model = await backend.load_adapter("odd", adapter)
+        assert (await others).text == base.text
+        return model
 
     async def kill() -> None:
-        asking = asyncio.create_task(answer(ready.backend, question("a", sampling=Sampling(temperature=5.0))))
+        asking = asyncio.create_task(answer(backend, question("a", sampling=Sampling(temperature=5.0))))
         await asyncio.sleep(0)
         psutil.Process().children()[0].kill()
         with pytest.raises(ServeError) as lost:
             await asking
         assert (lost.value.status, lost.value.code) == (503, "backend_lost")
-        assert list(ready.backend.models) == ["demo-base"]
+        assert set(backend.models) == {"demo-base", "odd"}
         await ready.be_ready()
 
+    async def unload() -> ServeError:
+        asking = asyncio.create_task(answer(backend, question("a", model="odd", sampling=Sampling(temperature=5.0))))
+        async with asyncio.timeout(10):
+            while not backend.load.running:
+                await asyncio.sleep(0)
+        await backend.unload_adapter("odd")
+        with pytest.raises(ServeError) as ended:
+            await asking
+        return ended.value
+
+    model = ready.run(load())
+    assert (model.name, model.ref, backend.models["odd"]) == ("odd", adapter, model)
+    assert model.adapter_sha256 is not None and model.proof.forced is not None
+    (odd,) = ready.ask(question(model="odd"))
+    assert odd.text != base.text
+    for name, status, code in (("odd", 409, "name_taken"), ("no name", 400, "invalid_value")):
+        with pytest.raises(ServeError) as refused:
+            ready.run(backend.load_adapter(name, adapter))
+        assert (refused.value.status, refused.value.code, refused.value.param) == (status, code, "name")
+
     ready.run(kill())
-    (after,) = ready.ask(question())
-    assert (after.text, after.token_ids) == (before.text, before.token_ids)
-    assert ready.backend.state.restarts == 1
+    again = ready.ask(question(), question(model="odd"))
+    assert [(one.text, one.token_ids) for one in again] == [(one.text, one.token_ids) for one in (base, odd)]
+    assert backend.state.restarts == 1
+
+    ended = ready.run(unload())
+    assert (ended.status, ended.code) == (404, "model_not_found")
+    assert list(backend.models) == ["demo-base"]
+    assert ready.refusal(question(model="odd")).status == 404
+    assert ready.ask(question())[0].text == base.text
+    ready.run(backend.load_adapter("odd-again", adapter))
+    assert ready.ask(question(model="odd-again"))[0].text == odd.text
+
+
+@pytest.mark.parametrize("source", ["../secret", "/etc", "nothing", "run:nothing", "runs"])
+def test_adapters_that_may_not_be_loaded_are_refused(ready: Served, source: str) -> None:
+    with pytest.raises(ServeError) as refused:
+        ready.run(ready.backend.load_adapter("another", source))
+    assert (refused.value.status, refused.value.code, refused.value.param) == (400, "adapter_refused", "source")
+    assert "another" not in ready.backend.models
+
+
+def test_a_model_that_the_server_was_started_with_stays(ready: Served) -> None:
+    with pytest.raises(ServeError) as refused:
+        ready.run(ready.backend.unload_adapter("demo-base"))
+    assert refused.value.status == 409
+    assert ready.ask(question())[0].text
 
 
 def test_the_process_ends_with_a_server_that_is_killed() -> None:
