@@ -13,8 +13,9 @@ from whetstone.data.example import Message
 from whetstone.data_section import Data, GrammarSource
 from whetstone.engine import http_engine, open_torch, opened_template
 from whetstone.engine.api import Sampling
-from whetstone.engine.open import Opened, open_engine, open_engines
+from whetstone.engine.open import Opened, close_adapter, open_adapter, open_engine, open_engines
 from whetstone.engine.open_torch import load_torch
+from whetstone.engine.provenance import Provenance
 from whetstone.errors import UserError
 from whetstone.experiment import Experiment
 from whetstone.model_section import Model, Scratch
@@ -24,6 +25,7 @@ from whetstone.models.load import load_template, load_weights
 from whetstone.models.quantise import nf4, round_to_int8
 from whetstone.models.scratch import save_scratch
 from whetstone.run import Run, SettingsRecord, Tuning
+from whetstone.section import stable_hash
 from whetstone.tune_section import Tune
 
 SHAPE = Scratch(vocabulary_size=300, dim=64, layers=1, heads=2, feed_forward_dim=64, context_tokens=96)
@@ -143,6 +145,7 @@ def test_a_folder_answers_as_its_weights_do_at_each_precision(
     assert provenance.dtype == ("bfloat16" if precision == "bfloat16" else "float32")
     assert provenance.quantisation == (precision if precision in ("int8", "nf4") else None)
     assert (opened.adapter, opened.context_tokens, provenance.random_weights) == (None, 96, False)
+    assert provenance.device == "cpu"
 
 
 def test_models_that_differ_by_the_adapter_share_one_copy(
@@ -305,3 +308,111 @@ def test_a_tokenizer_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UserError, match=r"tokenizer cannot be read .*restore tokenizer\.json"):
         opened_template.saved_tokenizer(tmp_path)
+
+
+def test_an_adapter_opened_later_is_what_it_is_when_opened_at_once(
+    folder: Path, opening: Callable[..., list[Opened]]
+) -> None:
+    (expected,) = opening("{folder}/base+{folder}/adapter")
+    (base,) = opening("{folder}/base")
+    before = first_logprob(base)
+    later = open_adapter(base, folder / "adapter", runs=folder / "runs")
+    assert later.engine is base.engine
+    assert first_logprob(later) == first_logprob(expected)
+    assert first_logprob(base) == before
+    assert later.adapter == expected.adapter
+    assert (later.template, later.weights, later.context_tokens) == (base.template, base.weights, 96)
+    assert later.provenance.ref == str(folder / "adapter")
+    for field in ("engine", "sha256", "adapter_sha256", "dtype", "quantisation", "template_hash", "device"):
+        assert getattr(later.provenance, field) == getattr(expected.provenance, field)
+    with pytest.raises(UserError, match="is loaded already"):
+        open_adapter(base, folder / "adapter", runs=folder / "runs")
+    close_adapter(later)
+    with pytest.raises(UserError, match=r"no adapter '.*' is loaded"):
+        first_logprob(later)
+    with pytest.raises(UserError, match="cannot be unloaded"):
+        close_adapter(later)
+    with pytest.raises(UserError, match="no adapter; close it with its engine"):
+        close_adapter(base)
+    assert first_logprob(open_adapter(base, folder / "adapter", runs=folder / "runs")) == first_logprob(expected)
+
+
+def test_a_run_is_opened_later_on_what_it_began_with(
+    folder: Path, opening: Callable[..., list[Opened]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (expected,) = opening("run:lora")
+    base, rounded = opening("run:lora#base", "run:lora#base@bfloat16")
+    hashed: list[Path] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return digest_weights(path)
+
+    monkeypatch.setattr("whetstone.models.resolve.digest_weights", counted)
+    later = open_adapter(base, "run:lora", runs=folder / "runs")
+    assert first_logprob(later) == first_logprob(expected)
+    assert later.adapter == expected.adapter
+    assert later.provenance == expected.provenance
+    # The base is in memory: what lies on the disk now says nothing of it, and takes long to read.
+    assert folder / "base" not in hashed
+    with pytest.raises(UserError, match=r"run:lora: meant for weights in float32, and .* holds them in bfloat16"):
+        open_adapter(rounded, "run:lora", runs=folder / "runs")
+    said = open_adapter(rounded, "run:lora@bfloat16", runs=folder / "runs")
+    assert (said.provenance.dtype, said.provenance.ref) == ("bfloat16", "run:lora@bfloat16")
+    assert len(first_logprob(said)) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("run:qlora", r"run:qlora: meant for weights in bfloat16 \(nf4, .*multiplied in bfloat16\), and .* in float32"),
+        ("run:lora#base", "no adapter on other weights; open it by itself"),
+        ("gguf:{folder}/model.gguf", "no adapter; give the folder of one, or run:NAME"),
+        ("run:none", "no run 'none'"),
+        ("{folder}/wide+{folder}/adapter", "lies on other weights than run:lora#base"),
+        ("{folder}/base+{folder}/adapter", "asked with another template or tokenizer than run:lora#base"),
+        (Path("base"), "holds no adapter_config.json"),
+        (Path("no_such"), "no such folder"),
+    ],
+)
+def test_what_is_not_meant_for_the_weights_is_refused_later(
+    folder: Path, opening: Callable[..., list[Opened]], source: str | Path, said: str
+) -> None:
+    save_scratch(folder / "wide", SHAPE.model_copy(update={"dim": 32}), ["The cat sits."] * 3, seed=1)
+    (base,) = opening("run:lora#base")
+    before = first_logprob(base)
+    named = source.format(folder=folder) if isinstance(source, str) else folder / source
+    with pytest.raises(UserError, match=said):
+        open_adapter(base, named, runs=folder / "runs")
+    base.engine.forget()  # type: ignore[attr-defined]
+    assert first_logprob(base) == before
+
+
+def test_weights_that_changed_since_tuning_are_refused_later(
+    folder: Path, opening: Callable[..., list[Opened]], tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    shutil.copyfile(folder / "base" / "config.json", tmp_path / "runs" / "lora" / "adapter" / "config.json")
+    (base,) = opening("run:lora#base")
+    with pytest.raises(UserError, match="the weights are not those that were tuned"):
+        open_adapter(base, "run:lora", runs=tmp_path / "runs")
+
+
+def test_texts_become_vectors_by_torch_alone(folder: Path, opening: Callable[..., list[Opened]]) -> None:
+    tuned, base = opening("run:lora", "run:lora#base")
+    ids = list(base.template.prompt_ids(ASKED)) if base.template is not None else []
+    assert tuned.embed(ids) != base.embed(ids)
+    assert math.isclose(sum(value * value for value in tuned.embed(ids)), 1, abs_tol=1e-5)
+    elsewhere = open_engine("http://127.0.0.1:9/v1#m", runs=folder / "runs")
+    with pytest.raises(UserError, match="the engine 'http' makes no vectors of texts; open the model with torch"):
+        elsewhere.embed(ids)
+    with pytest.raises(UserError, match="the engine 'http' takes no adapters; open the model with torch"):
+        open_adapter(elsewhere, folder / "adapter", runs=folder / "runs")
+    elsewhere.close()
+
+
+def test_what_is_written_beside_answers_does_not_change_with_the_device() -> None:
+    provenance = Provenance("run:demo", "torch", "a test", "ab" * 32, dtype="float32", device="cuda")
+    assert "device" not in provenance.recorded()
+    # As it stood in files of answers before the device was known.
+    assert stable_hash(provenance.recorded()) == "c17f6bab9212bc01"

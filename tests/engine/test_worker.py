@@ -281,3 +281,108 @@ def test_waiting_for_many_answers_looks_at_each_a_few_times(engine: Worker, monk
     soon = time.monotonic() + 3600
     assert len(engine.generate([Request((n % 26,), 1, deadline_s=soon) for n in range(500)])) == 500
     assert looked < 500 * 12
+
+
+def stepped(engine: Worker, answers: Sequence[Answer]) -> list[str]:
+    while engine.advance():
+        pass
+    return [answer.completion.text for answer in answers if answer.completion is not None]
+
+
+def test_an_owner_steps_by_itself_and_is_told_in_its_own_thread(engine: Worker, source: Alphabet) -> None:
+    told: list[tuple[int, str]] = []
+    request = Request((3,), 6)
+    engine.check(request)
+    answer = engine.begin(request, lambda piece: told.append((threading.get_ident(), piece.text)))
+    assert not told and source.calls == 0
+    assert engine.advance()
+    assert [text for _, text in told] == ["e"]
+    assert stepped(engine, [answer]) == [letters(3, 6)]
+    assert "".join(text for _, text in told) == letters(3, 6)
+    assert {thread for thread, _ in told} == source.threads == {threading.get_ident()}
+    assert not engine.advance()
+    with pytest.raises(UserError, match="context"):
+        engine.check(Request((1,), 10_000))
+
+
+def test_what_is_dropped_is_cancelled_and_frees_its_place_at_once(engine: Worker) -> None:
+    told: list[Delta] = []
+    first, second = (engine.begin(Request((n,), 9000), told.append) for n in range(2))
+    engine.advance()
+    engine.drop(first)
+    assert told[-1].completion is first.completion is not None
+    assert first.completion.finish_reason == "cancelled"
+    engine.drop(first)
+    engine.advance()
+    assert second.token_ids == [2]
+    engine.drop(second)
+    assert not engine.advance()
+
+
+def test_streams_and_batches_go_on_beside_an_owner_that_steps(engine: Worker) -> None:
+    owner = [engine.begin(Request((n,), 40), lambda piece: None) for n in range(5)]
+    with ThreadPoolExecutor(4) as pool:
+        streams = [pool.submit(run, streamed(engine, Request((n,), 40))) for n in range(2)]
+        batches = [pool.submit(engine.generate, [Request((n,), 40)]) for n in range(2)]
+        while not all(answer.completion for answer in owner):
+            engine.advance()
+        assert [texts(future.result(WAIT_S)) for future in streams] == [letters(n, 40) for n in range(2)]
+        assert [future.result(WAIT_S)[0].text for future in batches] == [letters(n, 40) for n in range(2)]
+    assert stepped(engine, owner) == [letters(n, 40) for n in range(5)]
+
+
+def test_an_owner_of_a_broken_engine_is_told_why(engine: Worker, source: Alphabet) -> None:
+    def breaks(calls: int) -> None:
+        raise RuntimeError("out of memory")
+
+    source.at_call = breaks
+    engine.begin(Request((1,), 2), lambda piece: None)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            engine.advance()
+        with pytest.raises(RuntimeError, match="out of memory"):
+            engine.begin(Request((1,), 2), lambda piece: None)
+    engine.close()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.generate([Request((1,), 2)])
+
+
+def test_what_is_done_between_steps_never_meets_one(engine: Worker, source: Alphabet) -> None:
+    steps = threading.Semaphore(1)
+    done: list[int] = []
+
+    def busy(calls: int) -> None:
+        assert steps.acquire(blocking=False)
+        time.sleep(0.0005)
+        steps.release()
+
+    def action() -> int:
+        assert steps.acquire(blocking=False)
+        done.append(threading.get_ident())
+        time.sleep(0.0005)
+        steps.release()
+        return len(done)
+
+    source.at_call = busy
+    assert engine.do_between_steps(action) == 1
+    with ThreadPoolExecutor(5) as pool:
+        # Who steps without a pause never leaves the lock to others for long, and does for them what they wait for.
+        batch = pool.submit(engine.generate, [Request((0,), 400)])
+        asked = [pool.submit(lambda: [engine.do_between_steps(action) for _ in range(10)]) for _ in range(4)]
+        counts = sorted(count for future in asked for count in future.result(WAIT_S))
+        assert batch.result(WAIT_S)[0].text == letters(0, 400)
+    assert counts == list(range(2, 42))
+
+
+def test_what_fails_between_steps_is_told_to_who_asked_and_breaks_nothing(engine: Worker) -> None:
+    def fails() -> None:
+        raise UserError("no such adapter")
+
+    long = engine.begin(Request((0,), 20), lambda piece: None)
+    engine.advance()
+    with pytest.raises(UserError, match="no such adapter"):
+        engine.do_between_steps(fails)
+    assert stepped(engine, [long]) == [letters(0, 20)]
+    engine.close()
+    with pytest.raises(UserError, match="the engine is closed"):
+        engine.do_between_steps(fails)

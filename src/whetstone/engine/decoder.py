@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from whetstone.engine.adapters import AdapterBank, Share
 from whetstone.engine.flat import ATTENTION, AttentionRule, Piece, States, Step, attending, flat_step
+from whetstone.engine.hidden import last_states
 from whetstone.engine.lean_decoder import LeanDecoder, adds_products, shaped_like_llama
 from whetstone.engine.slab import KeyValueShape, Slab
 from whetstone.errors import UserError
@@ -52,9 +53,7 @@ class _OwnForward:
 
     def hidden(self, step: Step, shares: Sequence[Share]) -> torch.Tensor:
         with attending(step.groups), self.bank.sharing(shares, step.input_ids.shape[1]):
-            output = self.model.base_model(input_ids=step.input_ids, position_ids=step.position_ids, use_cache=False)
-        states: torch.Tensor = output.last_hidden_state[0]
-        return states
+            return last_states(self.model, step.input_ids, position_ids=step.position_ids)
 
 
 class Batched:

@@ -9,12 +9,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from whetstone.data.example import Message
 from whetstone.data.template import Template
 from whetstone.engine.api import Constraint, Engine, Request, Sampling
-from whetstone.engine.open_torch import TorchWeights, load_torch, torch_weights
+from whetstone.engine.open_torch import TorchWeights, asked_with, load_torch, torch_weights
 from whetstone.engine.opened_template import template_of
 from whetstone.engine.provenance import Provenance
 from whetstone.errors import UserError
@@ -22,7 +23,10 @@ from whetstone.models.load import context_tokens, load_config
 from whetstone.models.ref import Gguf, ModelRef, RandomWeights, RunModel, Server, Weights, parse_ref
 from whetstone.models.resolve import Resolved, Resolver, is_there
 
-__all__ = ["Opened", "open_engine", "open_engines"]
+if TYPE_CHECKING:
+    from whetstone.engine.torch_engine import TorchEngine
+
+__all__ = ["Opened", "close_adapter", "open_adapter", "open_engine", "open_engines"]
 
 _KEY = "WHETSTONE_API_KEY"
 _OPENAI_KEY, _OPENAI = "OPENAI_API_KEY", "api.openai.com"
@@ -39,6 +43,7 @@ class Opened:
         provenance: What it is.
         adapter: The adapter that requests have to name.
         context_tokens: The longest prompt and answer together; None where nobody knows.
+        weights: What torch holds; None where another engine computes.
     """
 
     engine: Engine
@@ -46,6 +51,7 @@ class Opened:
     provenance: Provenance
     adapter: str | None = None
     context_tokens: int | None = None
+    weights: TorchWeights | None = None
 
     def request(
         self,
@@ -76,6 +82,14 @@ class Opened:
             deadline_s=deadline_s,
             messages=tuple(messages),
         )
+
+    def embed(self, token_ids: Sequence[int]) -> list[float]:
+        """A text as a vector; see :meth:`whetstone.engine.torch_engine.TorchEngine.embed`.
+
+        Raises:
+            UserError: It is empty or too long, or another engine than torch computes, which tells no hidden states.
+        """
+        return _torch_engine(self, "makes no vectors of texts").embed(token_ids, self.adapter)
 
     def close(self) -> None:
         """Ends the engine, for all models that share it; to close twice is nothing."""
@@ -166,6 +180,106 @@ def open_engines(
     return opened
 
 
+def open_adapter(base: Opened, source: str | Path, *, runs: Path, template: str = "auto") -> Opened:
+    """Opens one more adapter on weights that are in memory, while other models on them answer.
+
+    Args:
+        base: A model of torch, with an adapter or without; the new one shares its weights.
+        source: The folder of an adapter, or the name of a model (``run:NAME``) that is an adapter on these weights.
+            An adapter from a folder lies on the weights as they are held; one by name has to be meant for them as they
+            are held, or its name has to say so (``run:NAME@bfloat16``).
+        runs: The folder that holds the runs.
+        template: As of :func:`open_engines`.
+
+    Raises:
+        UserError: It is not there, is not what its run recorded, is open already, does not fit, or is meant for other
+            weights, another precision or another template than these; the engine is as it was then.
+    """
+    engine, weights = _torch_engine(base, "takes no adapters"), base.weights
+    if weights is None:
+        raise UserError(f"{base.provenance.ref}: was not opened by its name, so nobody knows what an adapter fits")
+    known = {} if base.provenance.sha256 is None else {weights.folder: base.provenance.sha256}
+    found = _find_adapter(base, weights, source, Resolver(runs, known=known), template)
+    resolved, adapter = found.resolved, found.resolved.adapter
+    if adapter is None or found.adapter is None or found.weights is None:
+        raise UserError(f"{source}: no adapter on other weights; open it by itself")
+    _check_shared(found, found.weights, base, weights)
+    engine.load_adapter(found.adapter, adapter)
+    provenance = replace(
+        base.provenance,
+        ref=found.ref,
+        origin=resolved.origin,
+        adapter_sha256=resolved.adapter_sha256,
+        template_hash=found.template.hash,
+    )
+    return replace(base, template=found.template, provenance=provenance, adapter=found.adapter)
+
+
+def close_adapter(opened: Opened) -> None:
+    """Takes an adapter off the weights that it shares; what it is answering is cancelled.
+
+    Raises:
+        UserError: It is no adapter, or was taken off before.
+    """
+    engine = _torch_engine(opened, "takes no adapters")
+    if opened.adapter is None:
+        raise UserError(f"{opened.provenance.ref}: no adapter; close it with its engine")
+    engine.unload_adapter(opened.adapter)
+
+
+def _torch_engine(opened: Opened, otherwise: str) -> "TorchEngine":
+    # Slow to import, and not needed for the other engines.
+    from whetstone.engine.torch_engine import TorchEngine
+
+    if not isinstance(opened.engine, TorchEngine):
+        provenance = opened.provenance
+        raise UserError(f"{provenance.ref}: the engine '{provenance.engine}' {otherwise}; open the model with torch")
+    return opened.engine
+
+
+def _find_adapter(base: Opened, weights: TorchWeights, source: str | Path, resolver: Resolver, template: str) -> _Found:
+    """Finds an adapter; one from a folder lies on the weights as they are held."""
+    if isinstance(source, str):
+        model = parse_ref(source, is_there)
+        if not isinstance(model, Weights | RunModel):
+            raise UserError(f"{source}: no adapter; give the folder of one, or run:NAME")
+        return _find(source, model, resolver, template=template, device=weights.device, dtype=None)
+    model = Weights(str(weights.folder), str(source))
+    resolved = resolver.resolve(model)
+    resolved = replace(resolved, origin=f"{source} on {base.provenance.origin}")
+    if resolved.tokenizer is None and base.template is not None and template == "auto":
+        # It brings none of its own: it is asked as the base is.
+        rendered = base.template
+    else:
+        rendered = template_of(resolved, template)
+    held = replace(weights, asked_with=asked_with(rendered))
+    return _Found(str(source), model, resolved, rendered, base.context_tokens or 0, held)
+
+
+def _check_shared(found: _Found, meant: TorchWeights, base: Opened, held: TorchWeights) -> None:
+    """Refuses an adapter that is not meant for these weights as they are held and asked.
+
+    Raises:
+        UserError: It is meant for others.
+    """
+    ref, other = found.ref, base.provenance.ref
+    if found.resolved.sha256 != base.provenance.sha256:
+        raise UserError(f"{ref}: lies on other weights than {other}; open it by itself")
+    if meant.asked_with != held.asked_with:
+        raise UserError(f"{ref}: asked with another template or tokenizer than {other}; open it by itself")
+    if replace(meant, folder=held.folder) != held:
+        said, holding = (f"{one.dtype}{_said(one)}" for one in (meant, held))
+        raise UserError(
+            f"{ref}: meant for weights in {said}, and {other} holds them in {holding}; open it by itself, or name the "
+            "precision behind its name"
+        )
+
+
+def _said(weights: TorchWeights) -> str:
+    quantisation = weights.described()
+    return "" if quantisation is None else f" ({quantisation}, multiplied in {weights.products})"
+
+
 def _find(ref: str, model: ModelRef, resolver: Resolver, *, template: str, device: str, dtype: str | None) -> _Found:
     resolved = resolver.resolve(model)
     if isinstance(model, Gguf):
@@ -208,8 +322,14 @@ def _open(one: _Found, engines: Mapping[TorchWeights, Engine]) -> Opened:
         template_hash=one.template.hash,
     )
     if weights is not None:
-        held = replace(provenance, dtype=weights.dtype, quantisation=weights.described(), random_weights=weights.random)
-        return Opened(engines[weights], one.template, held, one.adapter, one.context_tokens)
+        held = replace(
+            provenance,
+            dtype=weights.dtype,
+            quantisation=weights.described(),
+            random_weights=weights.random,
+            device=weights.device,
+        )
+        return Opened(engines[weights], one.template, held, one.adapter, one.context_tokens, weights)
     if isinstance(one.model, Gguf):
         from whetstone.engine.llama_cpp import llama_cpp_engine
 

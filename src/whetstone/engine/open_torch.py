@@ -16,7 +16,7 @@ from whetstone.models.ref import Precision, RandomWeights, RunModel, Weights
 from whetstone.models.resolve import Resolved
 from whetstone.section import stable_hash
 
-__all__ = ["TorchWeights", "load_torch", "torch_weights"]
+__all__ = ["TorchWeights", "asked_with", "load_torch", "torch_weights"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -78,8 +78,13 @@ def torch_weights(
         double=True if as_trained is None else as_trained.double,
         device=str(choose_device(device)),
         random=isinstance(model, RandomWeights),
-        asked_with=stable_hash([template.hash, template.end_of_turn_id, template.vocabulary()]),
+        asked_with=asked_with(template),
     )
+
+
+def asked_with(template: Template) -> str:
+    """Identity of a template and its tokenizer, which models that share an engine have in common."""
+    return stable_hash([template.hash, template.end_of_turn_id, template.vocabulary()])
 
 
 def load_torch(weights: TorchWeights, asked: str) -> PreTrainedModel:

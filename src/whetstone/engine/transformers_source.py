@@ -10,6 +10,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from whetstone.engine.adapters import AdapterBank, Share
 from whetstone.engine.answer import Answer
 from whetstone.engine.api import Request
+from whetstone.engine.hidden import last_states
 from whetstone.engine.one_at_a_time import OneAtATime
 from whetstone.engine.worker import Listener
 from whetstone.errors import UserError
@@ -60,8 +61,7 @@ class TransformersSource:
         """The sum over the tokens of a text of what the last layer says after the last norm, ``(size,)``."""
         ids = torch.tensor([token_ids], device=self._model.device)
         with self.bank.sharing(_shares(adapter), len(token_ids)):
-            states: torch.Tensor = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return states[0].float().sum(dim=0)
+            return last_states(self._model, ids).float().sum(dim=0)
 
     def close(self) -> None:
         """Gives memory back."""

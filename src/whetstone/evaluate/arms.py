@@ -7,7 +7,7 @@ prompts; another model has a tokenizer of its own, and a server renders the mess
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch

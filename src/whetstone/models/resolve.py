@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,11 +84,17 @@ def run_of(ref: RunModel, runs: Path) -> Run:
 class Resolver:
     """Resolves the models of one command; what several of them share is hashed once."""
 
-    def __init__(self, runs: Path, *, held: str | None = None) -> None:
-        """Takes the folder that holds the runs, and the name of a run whose lock the caller holds already."""
+    def __init__(self, runs: Path, *, held: str | None = None, known: Mapping[Path, str] | None = None) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            runs: The folder that holds the runs.
+            held: The name of a run whose lock the caller holds already.
+            known: Hashes of folders that need not be hashed again, because what was read from them is in memory.
+        """
         self._runs = runs
         self._held = held
-        self._digests: dict[Path, str] = {}
+        self._digests: dict[Path, str] = dict(known or {})
 
     def resolve(self, ref: ModelRef) -> Resolved:
         """Finds a model. Of ``run:NAME#merged`` the weights are made, once, under the run's lock.
