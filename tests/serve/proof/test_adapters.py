@@ -127,22 +127,23 @@ def test_a_changed_adapter_is_no_longer_the_run_s(shop: Any) -> None:
 
 def test_an_adapter_goes_on_its_own_base_and_answers_as_it_was_judged(shop: Any, root: Path) -> None:
     found = prove(shop, "run:greedy")
-    refs = ["builtin:demo-base", f"{shop.base}@int8", "run:greedy#base", "run:greedy"]
+    refs = ["builtin:demo-base", f"{shop.base}@int8", f"{shop.base}@bfloat16", "run:greedy#base", "run:greedy"]
     opened = open_engines(refs, runs=shop.runs, device="cpu")
     try:
-        assert find_base(found, opened) is opened[2]
+        assert find_base(found, opened) is opened[3]
+        assert find_base(found, opened[:3]) is opened[2]
         with pytest.raises(UserError, match=r"^run:greedy: the base of \w+ is not served here"):
             find_base(found, opened[:2])
         unknown = prove(shop, "unknown", root, force=True)
         assert find_base(unknown, opened) is opened[0]
-        served = serve_adapter("late", found, opened[3], force=False, device="cpu", stage=lambda said: None)
+        served = serve_adapter("late", found, opened[4], force=False, device="cpu", stage=lambda said: None)
         assert (served.model.name, served.model.ref) == ("late", "run:greedy")
         assert (served.model.proof.verdict, served.model.proof.equal) == ("SHIP", 10)
         with pytest.raises(UserError, match="the weights changed while they were loaded"):
-            serve_adapter("late", found, opened[2], force=True, device="cpu", stage=lambda said: None)
+            serve_adapter("late", found, opened[3], force=True, device="cpu", stage=lambda said: None)
         other = replace(found, base_sha256="0" * 64)
         with pytest.raises(UserError, match="the weights changed while they were loaded"):
-            serve_adapter("late", other, opened[3], force=True, device="cpu", stage=lambda said: None)
+            serve_adapter("late", other, opened[4], force=True, device="cpu", stage=lambda said: None)
     finally:
         for one in opened:
             one.close()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from whetstone.engine.open import Opened
+from whetstone.engine.provenance import Provenance
 from whetstone.errors import UserError
 from whetstone.files import read_json
 from whetstone.models.fingerprint import digest_weights
@@ -62,15 +63,17 @@ def prove_adapter(source: str, *, runs: Path, roots: Sequence[Path], force: bool
 
 
 def find_base(adapter: ProvedAdapter, opened: Iterable[Opened]) -> Opened:
-    """Which of the models here an adapter goes on: the base that it was judged on, held as it was then.
+    """Which of the models here an adapter goes on: the base that it was judged on, in the judged type if that is there.
 
     Raises:
         UserError: None of them is that.
     """
-    for one in opened:
-        here = one.provenance
-        if here.engine == "torch" and not here.random_weights and _is_base(adapter, here.sha256, here.quantisation):
-            return one
+    bases = [one for one in opened if _is_base(adapter, one.provenance)]
+    manifest = adapter.standing.manifest
+    dtype = None if manifest is None else manifest.experiment.model.dtype
+    alike = [one for one in bases if one.provenance.dtype == dtype]
+    if bases:
+        return (alike or bases)[0]
     wanted = "a model of torch" if adapter.base_sha256 is None else f"the base of {adapter.base_sha256[:16]}"
     raise UserError(f"{adapter.source}: {wanted} is not served here, so there is nothing to put it on; serve it first")
 
@@ -130,14 +133,16 @@ def _proved(source: str, folder: Path, digest: str, standing: Standing) -> Prove
     return ProvedAdapter(source, folder, digest, None if judgement is None else judgement.base_sha256, standing)
 
 
-def _is_base(adapter: ProvedAdapter, sha256: str | None, quantisation: str | None) -> bool:
-    """Whether weights are those that an adapter was judged on, and are held so."""
+def _is_base(adapter: ProvedAdapter, here: Provenance) -> bool:
+    """Whether weights are those that an adapter was judged on, and quantised as they were then."""
+    if here.engine != "torch" or here.random_weights:
+        return False
     if adapter.base_sha256 is None:
         return True
     judgement = adapter.standing.judgement
     on_nf4 = judgement is not None and "bitsandbytes" in judgement.packages
-    held_alike = (quantisation or "").startswith("nf4") if on_nf4 else quantisation is None
-    return sha256 == adapter.base_sha256 and held_alike
+    quantised_alike = (here.quantisation or "").startswith("nf4") if on_nf4 else here.quantisation is None
+    return here.sha256 == adapter.base_sha256 and quantised_alike
 
 
 def _below(source: str, roots: Sequence[Path]) -> Path:
