@@ -1,7 +1,7 @@
 """How many cores a process that computes keeps busy, beside the server's process and whoever else is there.
 
 Threads that compute one product together wait for each other many times a token, and they wait spinning. Where another
-program wants a core for a moment, one of them stands still, and the others spin for the rest of its time slice. Measured
+program wants a core for a moment, one of them stands still and the others spin for the rest of its time slice. Measured
 on 2 cores, 16 answers at once by a model of 15 M parameters, 1,024 tokens:
 
 | threads | spinning | while little else ran | beside programs that kept both cores busy |
