@@ -14,7 +14,6 @@ from whetstone.serve.worker.faults import tell_fault
 from whetstone.serve.worker.incoming import Incoming
 from whetstone.serve.worker.pipes import EndOfServer, Pipe, leave_signals_to_server, take_pipes
 from whetstone.serve.worker.protocol import Lost, Ready, Refused, Stage, encode
-from whetstone.serve.worker.threads import leave_a_core, spin_shortly
 
 __all__ = ["main"]
 
@@ -42,7 +41,6 @@ def main() -> NoReturn:
 def _serve(pipe: Pipe, incoming: Incoming) -> None:
     message = incoming.opening.get()
     pipe.write(encode(Stage("starting")))
-    spin_shortly()
     # Slow to import; whoever waits is told so, and hears at once when the server's process is gone.
     from whetstone.serve.worker.errands import Errands
     from whetstone.serve.worker.intake import Intake
@@ -50,7 +48,6 @@ def _serve(pipe: Pipe, incoming: Incoming) -> None:
     from whetstone.serve.worker.stepper import Stepper
 
     hosted, lost = open_hosted(message, lambda said: pipe.write(encode(Stage(said))))
-    leave_a_core()
     intake = Intake(incoming, pipe)
     stepper = Stepper(pipe, {one.model.name: one for one in hosted}, lambda: intake.busy_s)
     intake.start(stepper, Errands(message.opening, stepper, pipe))
