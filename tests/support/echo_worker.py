@@ -1,6 +1,7 @@
 """A process that speaks the worker's protocol without a model, and starts in no time.
 
-Answers a text with its own words, one a step. The texts ``garbage`` and ``leave`` have it break the protocol and end.
+Answers a text with its own words, one a step. The texts ``garbage`` and ``leave`` have it break the protocol and end;
+after ``stuck`` it says that it cannot get on with reading it.
 Arguments: ``refuse`` or ``fail`` instead of opening; ``slow`` waits 20 ms between two steps.
 """
 
@@ -53,6 +54,9 @@ def take(message: dict[str, Any], running: dict[int, tuple[list[str], int]]) -> 
             os.write(1, b"Loading weights: 100%\n")
         elif text == "leave":
             os._exit(7)
+        elif text == "stuck":
+            say({"kind": "busy", "memory_bytes": 1, "intake_s": 99.0})
+            return
         running[message["id"]] = (text.split(), 0)
 
 

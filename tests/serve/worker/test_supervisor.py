@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -128,6 +129,19 @@ def test_a_process_that_hangs_is_ended_and_started_again() -> None:
             await be_ready(backend)
             assert await answer(backend, "here again") == "here again "
             assert "hung" in (backend.state.last_error or "")
+
+    run(test)
+
+
+def test_a_process_that_cannot_get_on_with_reading_is_ended_though_it_answers_others() -> None:
+    async def test() -> None:
+        async with echoing("slow") as backend:
+            await be_ready(backend)
+            texts = ("stuck", " ".join("word" for _ in range(500)))
+            for lost in await asyncio.gather(*(answer(backend, text) for text in texts), return_exceptions=True):
+                assert isinstance(lost, ServeError) and lost.code == "backend_lost"
+            await be_ready(backend)
+            assert "hung for 99 s" in (backend.state.last_error or "")
 
     run(test)
 
@@ -265,3 +279,12 @@ def test_leaving_early_or_closing_forgets_the_answer() -> None:
             assert backend.state.phase == "closed" and children() == []
 
     run(test)
+
+
+def test_the_servers_process_needs_nothing_that_computes() -> None:
+    program = """
+import sys
+import whetstone.serve.worker.local_backend
+assert sys.modules.keys().isdisjoint(("torch", "scipy", "transformers", "numpy")), sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)

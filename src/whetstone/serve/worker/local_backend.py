@@ -108,6 +108,7 @@ class LocalBackend:
             try:
                 await child.drain()
                 heard = [await waiting.next() for _ in texts]
+                waiting.over = True
             finally:
                 _drop(child, waiting)
         return [Embedding(one.vector, one.tokens) for one in heard if isinstance(one, Vector)]
