@@ -1,5 +1,6 @@
 """What the documentation shows runs as it stands there, and what it points to exists."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from whetstone.files import read_json, read_jsonl
+from whetstone.serve.validation import check
+from whetstone.serve_section import Limits, Serve
 
 DOCS = Path(__file__).parent.parent / "docs"
 ENGINE = (DOCS / "engine.md").read_text()
@@ -50,6 +54,15 @@ def test_the_commands_of_the_engine(tmp_path: Path) -> None:
     assert read_json(tmp_path / "drawn.jsonl.meta.json")["settings"]["samples"] == 4
     whole = [row["text"] for row in read_jsonl(tmp_path / "drawn.jsonl") if row["finish_reason"] == "stop"]
     assert whole and all(re.fullmatch("(She|He) [a-z ]+[.]", text) for text in whole)
+
+
+def test_the_settings_of_serving() -> None:
+    limits, validate = re.findall(r"```yaml\n(.*?)```", (DOCS / "serving.md").read_text(), re.DOTALL)
+    said = Serve.model_validate_json(json.dumps(yaml.safe_load(limits)["serve"]))
+    assert said.limits == Limits() and len(said.limits.model_fields_set) == len(Limits.model_fields)
+    checked = Serve.model_validate_json(json.dumps(yaml.safe_load(validate)["serve"])).validate_
+    assert checked is not None and check(checked, "She go .", "She goes .") is None
+    assert check(checked, "She go .", "She go .") is not None
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
