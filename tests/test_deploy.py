@@ -123,7 +123,7 @@ def test_the_health_check(status: int, code: int) -> None:
 def test_the_container_is_called_as_whet_serve_is() -> None:
     (entry,), (usual,) = _all("ENTRYPOINT"), _all("CMD")
     command = json.loads(entry) + json.loads(usual)
-    assert command[:2] == ["whet", "serve"] and "/keys.jsonl" in command
+    assert command[:2] == ["whet", "serve"] and "/keys/keys.jsonl" in command
     _check_options(command)
 
 
@@ -144,7 +144,6 @@ def test_the_unit_is_confined_and_lets_answers_finish() -> None:
         ("NoNewPrivileges", "yes"),
         ("CapabilityBoundingSet", ""),
         ("Restart", "on-failure"),
-        ("RestartPreventExitStatus", "2"),
         ("KillSignal", "SIGTERM"),
         ("KillMode", "mixed"),
     ):

@@ -28,6 +28,7 @@ class Said(NamedTuple):
     by: str = "alice"
     answer_id: str | None = None
     model: str = "demo"
+    finish_reason: str = "stop"
 
 
 def chat(*texts: str) -> list[dict[str, str]]:
@@ -42,7 +43,8 @@ def feedback(path: Path, said: Iterable[Said], *, store_prompts: bool = True) ->
         name = one.answer_id or f"a{number}"
         prompt = json.dumps(one.prompt)
         kept = (prompt, one.text) if store_prompts else (None, None)
-        about = (name, 0, 0.0, "chat", one.model, "torch", "f", "alice", f"hash {prompt}", f"hash {one.text}", *kept)
+        hashes = (f"hash {prompt}", f"hash {one.text}")
+        about = (name, 0, 0.0, "chat", one.model, "torch", "f", "alice", *hashes, one.finish_reason, *kept)
         connection.execute(f"INSERT OR IGNORE INTO answers VALUES ({', '.join('?' * len(about))})", about)
         row = (None, name, 0, one.by, 0.0, one.rating, one.correction, None)
         connection.execute(f"INSERT INTO feedback VALUES ({', '.join('?' * len(row))})", row)
@@ -259,3 +261,11 @@ def test_a_file_of_something_else_is_refused(path: Path, content: bytes | None, 
         path.write_bytes(content)
     with pytest.raises(UserError, match=said):
         examples_of_feedback(path)
+
+
+def test_an_answer_that_was_cut_off_is_no_example_however_good_it_is(tmp_path: Path) -> None:
+    cut = Said(chat("one"), "the beginning of", "good", finish_reason="length")
+    corrected = Said(chat("two"), "wro", "correction", "right", finish_reason="length")
+    read = examples(tmp_path / "f.db", cut, corrected)
+    assert [row["completion"][0]["content"] for row in read.rows] == ["right"]
+    assert read.left_out == {"rated good, and cut off before they ended": 1}

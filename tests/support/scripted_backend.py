@@ -1,6 +1,7 @@
 """A backend that says what a test tells it to."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +17,15 @@ __all__ = ["ScriptedBackend", "model_named"]
 
 def model_named(name: str) -> ServedModel:
     """A model of which little is known."""
-    return ServedModel(name=name, ref=f"run:{name}", engine="torch", origin="a test", context_tokens=1000, embeds=True)
+    return ServedModel(
+        name=name,
+        ref=f"run:{name}",
+        engine="torch",
+        origin="a test",
+        sha256=hashlib.sha256(name.encode()).hexdigest(),
+        context_tokens=1000,
+        embeds=True,
+    )
 
 
 def _echo(question: Question) -> str:

@@ -32,6 +32,7 @@ CREATE TABLE answers (
     principal TEXT NOT NULL,
     prompt_sha256 TEXT NOT NULL,
     text_sha256 TEXT NOT NULL,
+    finish_reason TEXT NOT NULL,
     prompt TEXT,
     text TEXT,
     PRIMARY KEY (answer_id, choice)

@@ -32,6 +32,7 @@ _DISPUTED = "rated good by one and bad by another"
 _BAD = "rated bad, without a correction"
 _NOT_INCLUDED = "with a rating that is not included"
 _BLANK = "with a blank text"
+_CUT_OFF = "rated good, and cut off before they ended"
 _NO_PAIR = "without another answer to the same prompt that was rated the other way"
 
 
@@ -168,7 +169,8 @@ def _last_ratings(connection: sqlite3.Connection, model: str | None) -> Iterator
     connection.row_factory = sqlite3.Row
     query = """
         WITH rated AS (
-            SELECT feedback.id, feedback.principal, rating, correction, prompt, text, prompt_sha256, text_sha256
+            SELECT feedback.id, feedback.principal, rating, correction, prompt, text, prompt_sha256, text_sha256,
+                   finish_reason
             FROM feedback JOIN answers USING (answer_id, choice)
             WHERE :model IS NULL OR model = :model
         )
@@ -193,6 +195,8 @@ def _rated(ratings: Sequence[sqlite3.Row]) -> _Rated | str:
     said = {row["rating"] for row in ratings}
     if "good" in said and len(said) > 1:
         return _DISPUTED
+    if "good" in said and all(row["finish_reason"] == "length" for row in ratings):
+        return _CUT_OFF
     if "good" in said:
         return _Rated(turns, kept["text"], "good", None) if kept["text"].strip() else _BLANK
     corrections = [row["correction"] for row in ratings if row["correction"] is not None]

@@ -24,9 +24,9 @@ class Answered:
         outcome: ``ok``, ``disconnected``, or the code of the failure.
         streamed: Whether it went out in pieces.
         cached: It was answered from the cache.
-        prompt_tokens: Length of the prompt.
+        prompt_tokens: Length of the prompt; 0 for further answers to it, so that sums count it once.
         new_tokens: Length of the answer.
-        reused_tokens: Prompt tokens that were not computed.
+        reused_tokens: Prompt tokens that were not computed; as of ``prompt_tokens``.
         finish_reason: Why the answer ended; empty where it did not.
         invalid: How many answers did not pass validation before this one.
         arrived_s: When the request was there.

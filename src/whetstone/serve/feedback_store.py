@@ -176,7 +176,8 @@ class FeedbackStore:
         prompt, text = _storable(answered.messages or json.dumps(answered.asked)), _storable(answered.text)
         kept = (prompt, text) if self._store_prompts else (None, None)
         about = (answered.endpoint, answered.model, answered.backend, answered.fingerprint, answered.principal)
-        row = (answered.answer_id, answered.choice, at, *about, _sha256(prompt), _sha256(text), *kept)
+        said = (_sha256(prompt), _sha256(text), answered.finish_reason)
+        row = (answered.answer_id, answered.choice, at, *about, *said, *kept)
         connection.execute(f"INSERT OR IGNORE INTO answers VALUES ({', '.join('?' * len(row))})", row)
         return 0
 

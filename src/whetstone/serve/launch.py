@@ -70,6 +70,12 @@ def make_backends(options: ServeOptions) -> Backends:
         UserError: A name is none, two are equal, or the options do not go together.
     """
     name_models(options.refs)
+    elsewhere = [ref for ref in (*options.refs, *options.settings.fallback) if is_elsewhere(ref)]
+    if elsewhere and not options.force:
+        raise UserError(
+            f"{elsewhere[0]}: not served: nothing can be proved of another server's weights; --force serves it all the "
+            "same, and says so"
+        )
     here = [ref for ref in options.refs if not is_elsewhere(ref)]
     own: list[Backend] = []
     for ref in options.refs:
@@ -163,8 +169,8 @@ def _service(
 ) -> tuple[Service, list[APIRouter]]:
     """What the handlers share, and the routes beside those of OpenAI's API."""
     settings = options.settings
-    admission, drift = Admission(limits), DriftWatch(backends.all)
-    metrics = Metrics(backends.all, admission, drift)
+    admission, drift = Admission(limits), DriftWatch(backends.all, validated=settings.validate_ is not None)
+    metrics = Metrics(backends.all, backends.fallbacks, admission, drift)
     listeners: list[Listener] = [metrics, AccessLog(), drift]
     store = FeedbackStore(Path(settings.feedback), store_prompts=settings.store_prompts) if settings.feedback else None
     for opened in (open_traces(os.environ), store):
@@ -184,10 +190,10 @@ def _service(
     def identify(request: Request) -> Principal:
         return service.identify(request.headers.get("authorization"))
 
-    guard = [] if open_to_all else [Depends(identify)]
+    guard = [] if open_to_all and not keyring.required else [Depends(identify)]
     watched = APIRouter(dependencies=guard)
     watched.include_router(metrics_router(metrics))
-    routers = [health_router(backends.all, admission, drift, guard=guard), watched]
+    routers = [health_router(backends.all, backends.fallbacks, admission, drift, guard=guard), watched]
     return service, routers if store is None else [*routers, feedback_router(store, identify)]
 
 
@@ -203,13 +209,13 @@ class _Behind:
             await backend.start()
 
     async def failed(self) -> UserError:
-        """Only a first backend that was never ready is a mistake; later it may come back, or its fallbacks answer."""
-        first = self._backends.own[0]
-        while first.state.phase in ("starting", "restarting"):
-            await asyncio.sleep(_LOOK_EVERY_S)
-        if first.state.phase == "failed":
-            return UserError(first.state.last_error or f"{first.name} cannot begin; its log says why")
-        _log.info("ready: %s", ", ".join(first.models))
+        """Only one of its own that was never ready is a mistake; later it may come back, or fallbacks answer."""
+        for own in self._backends.own:
+            while own.state.phase in ("starting", "restarting"):
+                await asyncio.sleep(_LOOK_EVERY_S)
+            if own.state.phase == "failed":
+                return UserError(own.state.last_error or f"{own.name} cannot begin; its log says why")
+            _log.info("ready: %s", ", ".join(own.models))
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")
 

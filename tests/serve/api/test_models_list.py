@@ -87,16 +87,16 @@ def test_models_that_are_not_known_yet(serving: Start) -> None:
 
 def test_adapters_come_and_go(serving: Start) -> None:
     server = serving(ScriptedBackend())
-    loaded = server.post("/v1/adapters", {"name": "org/new", "source": "run:new"})
+    loaded = server.post("/v1/adapters", {"name": "new", "source": "run:new"})
     assert loaded.status_code == 201
-    assert ModelEntry.model_validate_json(loaded.text, extra="forbid").id == "org/new"
-    assert server.ask(model="org/new").json()["model"] == "org/new"
-    again = server.post("/v1/adapters", {"name": "org/new", "source": "run:new"})
+    assert ModelEntry.model_validate_json(loaded.text, extra="forbid").id == "new"
+    assert server.ask(model="new").json()["model"] == "new"
+    again = server.post("/v1/adapters", {"name": "new", "source": "run:new"})
     assert (again.status_code, again.json()["error"]["code"]) == (409, "name_taken")
-    gone = httpx.delete(f"{server.url}/v1/adapters/org%2Fnew")
-    assert (gone.status_code, gone.json()) == (200, {"id": "org/new", "object": "model", "deleted": True})
-    assert httpx.delete(f"{server.url}/v1/adapters/org%2Fnew").status_code == 404
-    assert server.ask(model="org/new").status_code == 404
+    gone = httpx.delete(f"{server.url}/v1/adapters/new")
+    assert (gone.status_code, gone.json()) == (200, {"id": "new", "object": "model", "deleted": True})
+    assert httpx.delete(f"{server.url}/v1/adapters/new").status_code == 404
+    assert server.ask(model="new").status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from whetstone.serve.worker.protocol import Opening
 from whetstone.serve_section import Serve
 
 OPTIONS = ServeOptions(
-    ("run:demo", "far=https://a.example/v1#m", "run:other"), Serve(fallback=("http://localhost/v1#f",))
+    ("run:demo", "far=https://a.example/v1#m", "run:other"), Serve(fallback=("http://localhost/v1#f",)), force=True
 )
 
 
@@ -45,6 +45,8 @@ def test_options_that_do_not_go_together() -> None:
         make_backends(replace(OPTIONS, backend="mlx", dtype="int8"))
     with pytest.raises(UserError, match="NAME=REF"):
         make_backends(replace(OPTIONS, refs=("run:demo", "demo=https://a.example/v1#m")))
+    with pytest.raises(UserError, match=r"far=https://a\.example/v1#m: not served: .*--force"):
+        make_backends(replace(OPTIONS, force=False))
 
 
 def test_addresses() -> None:

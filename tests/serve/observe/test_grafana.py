@@ -33,7 +33,7 @@ def _exported() -> dict[str, tuple[str, set[str]]]:
     """The type and labels of each series that can be asked for, by name."""
     rate = JudgedRate(name="empty", judged=0, samples=9, window=9, low=0, high=1)
     backends = (Loaded(models={"demo": model_named("demo").model_copy(update={"judged_rates": (rate,)})}),)
-    metrics = Metrics(backends, Admission(), DriftWatch(backends))
+    metrics = Metrics(backends, (), Admission(), DriftWatch(backends))
     metrics.answered(answered_with())
     return {
         sample.name: (family.type, set(sample.labels))

@@ -43,7 +43,7 @@ class Served:
 
     def open(self, **settings: Any) -> TestClient:
         app = FastAPI()
-        app.include_router(health_router(self.backends, self.admission, self.drift, **settings))
+        app.include_router(health_router(self.backends, self.backends[1:], self.admission, self.drift, **settings))
         return TestClient(app)
 
     def phases(self, first: Phase, second: Phase) -> None:

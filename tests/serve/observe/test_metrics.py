@@ -30,7 +30,7 @@ class Served:
         self.backends = backends or (ScriptedBackend(models={"demo": DEMO}),)
         self.admission = Admission()
         self.drift = DriftWatch(self.backends)
-        self.metrics = Metrics(self.backends, self.admission, self.drift)
+        self.metrics = Metrics(self.backends, self.backends[1:], self.admission, self.drift)
         app = FastAPI()
         app.include_router(metrics_router(self.metrics))
         self.client = TestClient(app)

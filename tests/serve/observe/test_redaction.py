@@ -34,7 +34,7 @@ def test_bearer_tokens(before: str, token: str, after: str) -> None:
         assert token in before + after or token not in redact(f"{before} {said}\n{after}"), said
 
 
-@given(AROUND, st.sampled_from(("sk-", "whet-")), KEYS, AROUND)
+@given(AROUND, st.sampled_from(("sk-", "whet-", "whet_")), KEYS, AROUND)
 def test_keys(before: str, kind: str, key: str, after: str) -> None:
     for said in (f"{kind}{key}", f"key={kind}{key}&x", f"'{kind}{key}'", f"_{kind}{key}", f"({kind}{key})"):
         assert key in before + after or key not in redact(f"{before} {said} {after}"), said

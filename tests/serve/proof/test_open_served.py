@@ -10,6 +10,8 @@ import pytest
 
 from whetstone.engine.torch_engine import TorchEngine
 from whetstone.errors import UserError
+from whetstone.evaluate.sanity import SANITY_FILE
+from whetstone.files import read_json, write_json
 from whetstone.models.fingerprint import digest_weights
 from whetstone.serve.proof.open_served import Served, open_served
 from whetstone.serve.served_model import ServedModel, Usual
@@ -173,6 +175,8 @@ def test_what_differs_here_is_named(shop: Any, opening: Opening) -> None:
 
     for arm in ("base", "base-again", "copy-input", "tuned"):
         shop.edit_rows("greedy", arm, other if arm == "tuned" else same)
+    sanity = run.samples / SANITY_FILE
+    write_json(sanity, {**read_json(sanity), "judgement": changed.fingerprint()})
     with pytest.raises(UserError, match=r"torch is 2\S*, judged with 1\.0\.0; computed on cpu, judged on cuda:0"):
         opening(shop, "run:greedy@bfloat16")
     with pytest.raises(UserError, match="the weights are bfloat16, judged were float32"):

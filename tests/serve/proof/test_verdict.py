@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from whetstone.errors import UserError
+from whetstone.evaluate.sanity import SANITY_FILE
+from whetstone.files import write_json
 from whetstone.models.ref import parse_ref
 from whetstone.report.summary import summarise
 from whetstone.run import Run
@@ -43,6 +45,8 @@ def shipping(make_run: MakeRun, path: Path) -> Run:
     run.update(experiment=manifest.experiment.model_copy(update={"judge": judge}), judgement=judgement)
     for rows in run.samples.glob("*.jsonl"):
         rows.write_text(rows.read_text().replace(manifest.judgement.fingerprint(), judgement.fingerprint()))
+    tried = {"prompts": 4, "logit_change": 3.0, "engine": [], "training_examples": 10, "leaked": []}
+    write_json(run.samples / SANITY_FILE, {**tried, "judgement": judgement.fingerprint()})
     return run
 
 
@@ -115,6 +119,13 @@ def test_other_weights_than_the_judged_ones_are_refused(make_run: MakeRun, tmp_p
     run.update(tuning=manifest.tuning, base=manifest.base.model_copy(update={"sha256": "11" * 32}))
     for ref in ("run:run", "run:run#base"):
         assert "judged were other base weights" in str(standing(tmp_path, ref).refusal)
+
+
+def test_whoever_deletes_what_was_tried_serves_nothing(make_run: MakeRun, tmp_path: Path) -> None:
+    run = shipping(make_run, tmp_path / "run")
+    assert standing(tmp_path, "run:run").refusal is None
+    (run.samples / SANITY_FILE).unlink()
+    assert "sanity.json: no record of this judgement" in str(standing(tmp_path, "run:run").refusal)
 
 
 @pytest.mark.parametrize("ref", ["builtin:demo-base", "mlx:org/name", "http://host/v1#m", "a+b"])

@@ -31,6 +31,8 @@ def adapters_router(service: Service) -> APIRouter:
     async def load_adapter(request: Request) -> Response:
         """Loads an adapter, after the same proof as any other model's."""
         service.identify_admin(request.headers.get("authorization"))
+        if service.admission.draining:
+            raise ServeError.unavailable("the server is ending; ask another one", 1.0, "draining")
         wanted = parsed(AdapterRequest, await request.body())
         if any(wanted.name in backend.models for backend in service.backends):
             raise ServeError(409, "name_taken", "name: a model of this name is served; take another", param="name")

@@ -108,10 +108,8 @@ class Answers:
             self._together = None
 
     async def _ask(self, backend: Backend, model: ServedModel) -> None:
-        settings, wanted = self._service.settings, self._wanted
-        # What the server was started with is of all its models, and counts more than what came with each.
-        system_prompt = model.system_prompt if settings.system_prompt is None else settings.system_prompt
-        questions = wanted.questions(model, system_prompt, self._left_s())
+        wanted, asked = self._wanted, self._service.as_asked(model)
+        questions = wanted.questions(model, asked.system_prompt, self._left_s())
         self.backend, self.model, self.fingerprint = backend, model, fingerprint(model)
         self.heard = [
             Heard(index, last_asked(question.prompt), turns_of(question.prompt))
@@ -119,7 +117,7 @@ class Answers:
         ]
         if self._recall(questions[0]):
             return
-        validation = settings.validate_ or model.validation
+        validation = asked.validation
         streams = [
             (heard, backend.ask(question) if validation is None else self._checked(heard, question, validation))
             for heard, question in zip(self.heard, questions, strict=True)
@@ -161,7 +159,8 @@ class Answers:
         cache = self._service.cache
         self._key = ""
         self.cached = None
-        if cache is None or not cacheable(question, self._wanted.answers):
+        # Whoever cannot tell which weights answer cannot tell either when they are others.
+        if cache is None or self.model.sha256 is None or not cacheable(question, self._wanted.answers):
             return False
         self._key = cache_key(self._principal.name, self.fingerprint, question)
         known = cache.get(self._key)

@@ -39,7 +39,8 @@ def models_router(service: Service) -> APIRouter:
     async def read_model_card(request: Request, name: str) -> Response:
         """Tells what a model is, by what it was judged, and how the judgement was proved again."""
         service.identify(request.headers.get("authorization"))
-        return _json(_card(*find(service, name)))
+        backend, model = find(service, name)
+        return _json(_card(backend, service.as_asked(model)))
 
     @router.get("/v1/models/{name:path}", responses={200: {"model": ModelEntry}, **_ONE})
     async def read_model(request: Request, name: str) -> Response:

@@ -110,7 +110,9 @@ class Reply(Exchange):
             asked = "" if self._wanted is None else self._wanted.asked
             return [replace(self.record(outcome), asked=asked)]
         record = self._record(heard[0], outcome)
-        return [replace(record, new_tokens=sum(one.new_tokens for one in heard), finish_reason="")]
+        new_tokens = 0 if outcome == "answer_invalid" else sum(one.new_tokens for one in heard)
+        invalid = sum(one.invalid for one in heard)
+        return [replace(record, new_tokens=new_tokens, invalid=invalid, finish_reason="")]
 
     async def _stream(self, answers: Answers, wanted: Wanted, send: Send) -> bytes:
         """Sends events as pieces come; gives those that end the response, for others to send."""
@@ -149,15 +151,17 @@ class Reply(Exchange):
     def _record(self, heard: Heard, outcome: str) -> Answered:
         answers = self._answers
         assert answers is not None
+        # Each prompt counts once, however many answers it has.
         ending = heard.ending
+        told = ending is not None and (self._wanted is None or heard.index % self._wanted.n == 0)
         return replace(
             self.record(outcome),
             choice=heard.index,
             backend=answers.backend.name,
             cached=bool(answers.cached),
-            prompt_tokens=0 if ending is None else ending.usage.prompt_tokens,
+            prompt_tokens=ending.usage.prompt_tokens if ending is not None and told else 0,
             new_tokens=heard.new_tokens,
-            reused_tokens=0 if ending is None else ending.usage.reused_tokens,
+            reused_tokens=ending.usage.reused_tokens if ending is not None and told else 0,
             finish_reason="" if ending is None else ending.finish_reason,
             invalid=heard.invalid,
             token_s=tuple(heard.token_s),

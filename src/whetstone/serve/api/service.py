@@ -9,6 +9,7 @@ from whetstone.serve.cache import AnswerCache
 from whetstone.serve.errors import ServeError
 from whetstone.serve.gate.admission import Admission
 from whetstone.serve.gate.keys import KeyRing, Principal
+from whetstone.serve.served_model import ServedModel
 from whetstone.serve_section import Serve
 
 __all__ = ["Service"]
@@ -57,6 +58,14 @@ class Service:
         if not principal.admin:
             raise ServeError(403, "admin_only", f"the key '{principal.name}' may not do this; it takes an admin's")
         return principal
+
+    def as_asked(self, model: ServedModel) -> ServedModel:
+        """A model with what the server was started with, which is of all its models and counts more."""
+        said = {
+            "system_prompt": self.settings.system_prompt,
+            "validation": self.settings.validate_,
+        }
+        return model.model_copy(update={name: value for name, value in said.items() if value is not None})
 
     def tell(self, answered: Answered) -> None:
         """Tells all listeners."""

@@ -30,11 +30,13 @@ def guarded(
         hosts: More names, without a port.
         origins: Web pages of other sites that may ask; their browsers are told so.
     """
+    # As browsers write them.
+    origins = tuple(origin.lower().rstrip("/") for origin in origins)
     app = HostCheck(BodyLimit(app, limits), only_loopback=only_loopback, hosts=hosts, origins=origins)
     if origins:
         app = CORSMiddleware(
             app,
-            allow_origins=tuple(origins),
+            allow_origins=origins,
             allow_methods=("GET", "POST", "DELETE"),
             allow_headers=("authorization", "content-type", "x-request-id", "x-whetstone-deadline-s"),
             expose_headers=("x-request-id", "x-whetstone-backend", "x-whetstone-cache", "retry-after"),

@@ -119,11 +119,11 @@ class _Watched:
 
     __slots__ = ("_invalid", "_windows", "model")
 
-    def __init__(self, model: ServedModel, invalid_limit: float) -> None:
+    def __init__(self, model: ServedModel, invalid_limit: float, *, validated: bool) -> None:
         self.model = model
         self._windows = [_Window(rate) for rate in model.judged_rates]
         self._invalid: _Window | None = None
-        if model.validation is not None:
+        if validated or model.validation is not None:
             window = max((rate.window for rate in model.judged_rates), default=_INVALID_WINDOW)
             high = int(invalid_limit * window)
             self._invalid = _Window(JudgedRate(name=INVALID, judged=0, samples=0, window=window, low=0, high=high))
@@ -155,10 +155,12 @@ class DriftWatch:
     Args:
         backends: Whose models are watched. An answer of a fallback under another name than was asked for is not.
         invalid_limit: The share of answers that may fail validation at first.
+        validated: The server says what answers of all its models must be; else each model may.
     """
 
-    def __init__(self, backends: Sequence[Backend], *, invalid_limit: float = 0.05) -> None:
+    def __init__(self, backends: Sequence[Backend], *, invalid_limit: float = 0.05, validated: bool = False) -> None:
         self._backends = backends
+        self._validated = validated
         self._invalid_limit = invalid_limit
         self._watched: dict[tuple[str, str], _Watched] = {}
 
@@ -208,7 +210,7 @@ class DriftWatch:
             # It is new, or another model took the name; the windows of those that are gone go with it.
             there = {(label, name) for label, one in labelled(self._backends) for name in one.models}
             self._watched = {old: kept for old, kept in self._watched.items() if old in there}
-            watched = self._watched[key] = _Watched(served, self._invalid_limit)
+            watched = self._watched[key] = _Watched(served, self._invalid_limit, validated=self._validated)
         return watched
 
 

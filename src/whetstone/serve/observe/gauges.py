@@ -10,6 +10,7 @@ from whetstone.serve.backend import Backend
 from whetstone.serve.gate.admission_state import AdmissionState
 from whetstone.serve.observe.backend_labels import labelled
 from whetstone.serve.observe.drift import DriftWatch
+from whetstone.serve.observe.health import readiness
 
 __all__ = ["Gauges"]
 
@@ -19,12 +20,20 @@ class Gauges:
 
     Args:
         backends: Of the server.
+        fallbacks: Those of them that stand in for the others.
         admission: Of the server.
         drift: Its watch.
     """
 
-    def __init__(self, backends: Sequence[Backend], admission: AdmissionState, drift: DriftWatch) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        fallbacks: Sequence[Backend],
+        admission: AdmissionState,
+        drift: DriftWatch,
+    ) -> None:
         self._backends = backends
+        self._fallbacks = fallbacks
         self._admission = admission
         self._drift = drift
         self._process = psutil.Process()
@@ -39,7 +48,7 @@ class Gauges:
 
     def _server(self) -> Iterator[Metric]:
         admission = self._admission
-        ready = not admission.draining and any(backend.state.phase == "ready" for backend in self._backends)
+        ready = readiness(self._backends, self._fallbacks, admission).answers
         yield InfoMetricFamily("whetstone_build", "What serves.", value={"version": whetstone.__version__})
         yield _gauge("whetstone_ready", "1 while new requests are answered.", ready)
         yield _gauge("whetstone_draining", "1 while what runs is finished and nothing let in.", admission.draining)

@@ -32,23 +32,37 @@ from whetstone.serve.served_model import ServedModel
 __all__ = ["health_router", "readiness"]
 
 
-def readiness(backends: Sequence[Backend], admission: AdmissionState) -> Readiness:
-    """Whether requests are answered: by the first backend, or by one that stands in for it."""
-    reasons = [_reason(backend) for backend in backends if backend.state.phase != "ready"]
+def readiness(backends: Sequence[Backend], fallbacks: Sequence[Backend], admission: AdmissionState) -> Readiness:
+    """Whether requests for every model are answered: by the backends that have them, or by one that stands in.
+
+    Args:
+        backends: All of them.
+        fallbacks: Those of them that stand in for the others.
+        admission: Of the server.
+    """
+    away = [backend for backend in backends if backend.state.phase != "ready"]
+    reasons = tuple(map(_reason, away))
     if admission.draining:
         return Readiness(status="draining", reasons=("the server is ending; nothing new is let in", *reasons))
-    if len(reasons) == len(backends):
-        return Readiness(status="not_ready", reasons=tuple(reasons))
-    return Readiness(status="ready" if backends[0].state.phase == "ready" else "degraded", reasons=tuple(reasons))
+    if all(backend in fallbacks for backend in away):
+        return Readiness(status="ready", reasons=reasons)
+    stands_in = any(backend not in away for backend in fallbacks)
+    return Readiness(status="degraded" if stands_in else "not_ready", reasons=reasons)
 
 
 def health_router(
-    backends: Sequence[Backend], admission: AdmissionState, drift: DriftWatch, *, guard: Sequence[Depends] = ()
+    backends: Sequence[Backend],
+    fallbacks: Sequence[Backend],
+    admission: AdmissionState,
+    drift: DriftWatch,
+    *,
+    guard: Sequence[Depends] = (),
 ) -> APIRouter:
     """``/health/live``, ``/health/ready`` and ``/health``.
 
     Args:
         backends: In the order in which they are asked.
+        fallbacks: Those of them that stand in for the others.
         admission: Of the server.
         drift: Its watch.
         guard: What a request for the whole document must pass; the other two tell nobody anything.
@@ -61,7 +75,7 @@ def health_router(
         return Live()
 
     async def ready(response: Response) -> Readiness:
-        found = readiness(backends, admission)
+        found = readiness(backends, fallbacks, admission)
         response.headers["Cache-Control"] = "no-store"
         if not found.answers:
             response.status_code = 503
@@ -70,7 +84,7 @@ def health_router(
 
     async def health(response: Response) -> Health:
         response.headers["Cache-Control"] = "no-store"
-        found = readiness(backends, admission)
+        found = readiness(backends, fallbacks, admission)
         return Health(
             status=found.status,
             reasons=found.reasons,
@@ -79,7 +93,7 @@ def health_router(
             started_at=began_at,
             uptime_s=round(time.monotonic() - began_s, 3),
             admission=AdmissionHealth.model_validate(admission),
-            backends=tuple(_backend(backend, place > 0) for place, backend in enumerate(backends)),
+            backends=tuple(_backend(backend, backend in fallbacks) for backend in backends),
             drift=tuple(_rates(drift)),
         )
 
@@ -151,7 +165,7 @@ def _model(name: str, model: ServedModel, ready: bool) -> ModelHealth:
     return ModelHealth(
         name=name,
         ready=ready,
-        weights="random" if model.random_weights else "real",
+        weights="random" if model.random_weights else "real" if model.sha256 else "unknown",
         verdict=model.proof.verdict,
         forced=model.proof.forced,
         proof=model.proof,

@@ -60,7 +60,7 @@ class ModelHealth(_Document):
 
     name: str
     ready: bool
-    weights: Literal["random", "real"]
+    weights: Literal["random", "real", "unknown"]
     verdict: Literal["SHIP", "REJECT", "INCONCLUSIVE"] | None
     forced: str | None
     proof: Proof

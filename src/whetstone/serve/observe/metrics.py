@@ -117,7 +117,7 @@ class _Tally:
         self.prompt += answered.prompt_tokens
         self.generated += answered.new_tokens
         self.reused += answered.reused_tokens
-        if answered.admitted_s is not None:
+        if answered.admitted_s is not None and answered.choice == 0:
             self.queue.add(answered.admitted_s - answered.arrived_s)
         if answered.token_s:
             self.first_token.add(answered.token_s[0] - answered.arrived_s)
@@ -136,14 +136,20 @@ class Metrics:
         registry: Its own, so that two servers of one process do not count together.
     """
 
-    def __init__(self, backends: Sequence[Backend], admission: AdmissionState, drift: DriftWatch) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        fallbacks: Sequence[Backend],
+        admission: AdmissionState,
+        drift: DriftWatch,
+    ) -> None:
         self._backends = backends
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._models: set[str] = set()
         self._outcomes = {"ok", "disconnected"}
         self.registry = CollectorRegistry()
         self.registry.register(self)
-        self.registry.register(Gauges(backends, admission, drift))
+        self.registry.register(Gauges(backends, fallbacks, admission, drift))
         ProcessCollector(registry=self.registry)
 
     def answered(self, answered: Answered) -> None:

@@ -23,7 +23,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"""\b(bearer)(\s+)[^\s'",;)\]}]+""", re.IGNORECASE)
-_KEY = re.compile(r"(?<![A-Za-z0-9])(sk|whet)-[A-Za-z0-9_-]{8,}")
+_KEY = re.compile(r"(?<![A-Za-z0-9])(sk-|whet[-_])[A-Za-z0-9_-]{8,}")
 _PYDANTIC_INPUT = re.compile(r"\binput_value=(?:.*?(?=, input_type=)|.*)", re.DOTALL)
 
 
@@ -70,7 +70,7 @@ def redact(text: str) -> str:
     text = _without_quoted(text)
     text = _SECRET.sub(rf"\1\2{MASK}", text)
     text = _BEARER.sub(rf"\1\2{MASK}", text)
-    text = _KEY.sub(rf"\1-{MASK}", text)
+    text = _KEY.sub(rf"\1{MASK}", text)
     # Only now, because a text whose opening quote is gone is not known as one.
     begun = MASK if len(text) > _LONGEST_KEPT else ""
     return f"{begun}{text[-_LONGEST_KEPT:]}{rest}"

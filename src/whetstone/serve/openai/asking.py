@@ -98,7 +98,7 @@ class Asking(Wire):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     """At most so many tokens are drawn from; 0 and -1 are all of them."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     return_token_ids: bool | None = None

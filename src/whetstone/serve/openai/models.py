@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from whetstone.experiment import NAME_PATTERN
 from whetstone.serve.openai.fields import Wire
 from whetstone.serve.served_model import JudgedRate, Proof, Usual
 
@@ -92,7 +93,7 @@ class ModelCard(BaseModel):
 class AdapterRequest(Wire):
     """An adapter that is to be served too."""
 
-    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@#-]*$")]
+    name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     """What requests will call it."""
     source: Annotated[str, Field(min_length=1, max_length=1024)]
     """``run:NAME``, or a folder below one of those that the server was started with."""

@@ -46,7 +46,7 @@ def served_model(
         template_hash=provenance.template_hash,
         random_weights=provenance.random_weights,
         context_tokens=opened.context_tokens,
-        embeds=experiment is not None and experiment.serve.embeddings and isinstance(opened.engine, TorchEngine),
+        embeds=isinstance(opened.engine, TorchEngine),
         usual=_usual(standing),
         system_prompt=None if experiment is None else experiment.serve.system_prompt or experiment.data.system,
         validation=None if experiment is None else experiment.serve.validate_,
@@ -85,8 +85,9 @@ def _rates(standing: Standing) -> tuple[JudgedRate, ...]:
 
 
 def _created(standing: Standing) -> int:
-    """When the weights were tuned; now where they were not, or nobody knows."""
+    """When the weights were tuned, a base was judged, or, where nobody knows, it is now."""
     tuning = None if standing.manifest is None else standing.manifest.tuning
-    if tuning is None or standing.arm == "base":
-        return int(time.time())
-    return int(datetime.datetime.fromisoformat(tuning.finished_at).timestamp())
+    said = None if tuning is None else tuning.finished_at
+    if standing.arm == "base":
+        said = None if standing.judgement is None else standing.judgement.frozen_at
+    return int(time.time() if said is None else datetime.datetime.fromisoformat(said).timestamp())

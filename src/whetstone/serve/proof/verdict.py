@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from whetstone.errors import UserError
+from whetstone.evaluate.sanity import SANITY_FILE, read_sanity
 from whetstone.models.ref import Gguf, Mlx, ModelRef, RandomWeights, RunModel
 from whetstone.models.resolve import run_of
 from whetstone.run import Judgement, Manifest, Run
@@ -107,7 +108,8 @@ class Verdicts:
         if isinstance(verdict, UserError):
             return Standing(run, manifest, arm, refusal=f"not judged: {verdict}")
         reasons = tuple(f"{gate.name}: {gate.reason}" for gate in verdict.gates)
-        return Standing(run, manifest, arm, verdict.outcome, reasons, _not_to_ship(verdict) or refusal)
+        refusal = _not_to_ship(verdict) or refusal or _not_tried(run, judgement)
+        return Standing(run, manifest, arm, verdict.outcome, reasons, refusal)
 
     def _verdict(self, run: Run) -> Verdict | UserError:
         if run.path not in self._known:
@@ -141,6 +143,18 @@ def _not_to_ship(verdict: Verdict) -> str | None:
     decisive = "failed" if verdict.outcome == "REJECT" else "open"
     gate = next(gate for gate in verdict.gates if gate.state == decisive)
     return f"{verdict.outcome}: {gate.name}: {gate.reason}"
+
+
+def _not_tried(run: Run, judgement: Judgement) -> str | None:
+    """Why nobody can know that the weights did anything, if so.
+
+    A verdict needs no such record, for earlier versions made none; a server does, or whoever deletes it turns a REJECT
+    into a SHIP.
+    """
+    sanity = read_sanity(run.samples)
+    if sanity is not None and sanity.judgement == judgement.fingerprint():
+        return None
+    return f"{run.samples / SANITY_FILE}: no record of this judgement; judge again with 'whet compare --fresh'"
 
 
 def _other_weights(run: Run, manifest: Manifest, judgement: Judgement, arm: Arm, sha256: str | None) -> str | None:

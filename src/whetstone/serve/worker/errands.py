@@ -3,13 +3,11 @@
 An engine does its part of them between two steps, so that answers go on meanwhile.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from whetstone.errors import UserError
-from whetstone.experiment import NAME_PATTERN
 from whetstone.serve.errors import ServeError
 from whetstone.serve.worker.adapters import load_adapter, unload_adapter
 from whetstone.serve.worker.faults import as_serve_error
@@ -74,8 +72,6 @@ class Errands:
 
     def _load(self, asked_id: int, name: str, source: str) -> None:
         stepper = self._stepper
-        if not re.fullmatch(NAME_PATTERN, name):
-            raise ServeError.invalid(f"'{name}' is no name; use letters, digits, '.', '_' and '-'", "name")
         if name in stepper.hosted:
             raise ServeError(409, "name_taken", f"there is a model '{name}' already; choose another name", param="name")
         try:

@@ -145,18 +145,21 @@ class Supervisor:
     async def _supervise(self) -> None:
         while True:
             reason = await self._live()
-            if self._refusal is not None:
+            if self._refusal is not None and not self.models:
                 self._give_up(self._refusal)
                 return
-            self._last_error = reason
+            # What was served once may be there again: a disk that comes back, a folder that was moved.
+            self._last_error = self._refusal or reason
             healthy = self._ready_s and time.monotonic() - self._ready_s >= self._patience.healthy_s
             self._failures = 1 if healthy else self._failures + 1
             if not self.models and self._failures >= self._patience.openings:
                 self._give_up(reason)
                 return
             pause_s = min(self._patience.first_pause_s * 2.0 ** (self._failures - 1), self._patience.longest_pause_s)
+            if self._refusal is not None:
+                pause_s = self._patience.longest_pause_s
             self._back_s = time.monotonic() + pause_s + self._opening_s
-            _LOG.warning("the process that computes is started again in %.1f s: %s", pause_s, reason)
+            _LOG.warning("the process that computes is started again in %.1f s: %s", pause_s, self._last_error)
             await asyncio.sleep(pause_s)
             self._restarts += 1
 
