@@ -77,9 +77,12 @@ def test_what_is_asked_and_answered() -> None:
         await ask(backend, replace(QUESTION, prompt=(5, 6), max_new_tokens=None))
         assert [one["prompt"] for one in upstream.bodies[1:]] == ["Once", [5, 6]]
         assert upstream.bodies[2]["max_tokens"] == 512
-        assert upstream.paths[-2:] == ["completions", "completions"]
+        await ask(backend, replace(QUESTION, max_new_tokens=None))
+        # How long a context it has, the server knows alone.
+        assert "max_tokens" not in upstream.bodies[3]
+        assert upstream.paths[-3:] == ["completions", "completions", "chat/completions"]
         load = backend.load
-        assert (load.running, load.prompt_tokens, load.new_tokens) == (0, 21, 6)
+        assert (load.running, load.prompt_tokens, load.new_tokens) == (0, 28, 8)
         model = backend.models["mine"]
         assert (model.engine, model.origin, model.sha256) == ("http", upstream.url, None)
         assert model.proof.forced and "secret" not in repr(backend.state) + repr(model)

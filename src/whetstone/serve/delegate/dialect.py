@@ -12,6 +12,7 @@ from typing import Any, Literal
 from whetstone.data.example import Message
 from whetstone.engine.api import Request
 from whetstone.engine.http_wire import HttpMode, payload
+from whetstone.engine.room import USUAL_NEW_TOKENS
 from whetstone.serve.errors import ServeError
 from whetstone.serve.question import Question
 
@@ -78,14 +79,15 @@ class Dialect:
     fewest_logprobs: int = 0
     known: bool = True
 
-    def ask(self, question: Question, prompt: Prompt, model: str, usual_new_tokens: int) -> Asked:
+    def ask(self, question: Question, prompt: Prompt, model: str, usual_new_tokens: int | None) -> Asked:
         """What a question is as a request.
 
         Args:
             question: Of a client.
             prompt: The same as the question's, or its token ids.
             model: What the server calls the model.
-            usual_new_tokens: The longest answer where the question does not say.
+            usual_new_tokens: The longest answer where the question does not say; None leaves it to the server in a
+                chat. (Texts are continued by 16 tokens where nobody says more.)
 
         Raises:
             ServeError: 400, the server cannot answer it as ours would.
@@ -95,7 +97,7 @@ class Dialect:
         logprobs = None if question.logprobs is None else max(question.logprobs, self.fewest_logprobs)
         request = Request(
             token_ids=tuple(part for part in prompt if isinstance(part, int)),
-            max_new_tokens=usual_new_tokens if question.max_new_tokens is None else question.max_new_tokens,
+            max_new_tokens=question.max_new_tokens or usual_new_tokens or USUAL_NEW_TOKENS,
             sampling=question.sampling,
             seed=question.seed,
             stop=question.stop,
@@ -107,6 +109,8 @@ class Dialect:
         body = dict(self.always) | payload(request, model, mode)
         if isinstance(prompt, str):
             body["prompt"] = prompt
+        if messages and question.max_new_tokens is None and usual_new_tokens is None:
+            del body["max_tokens"]
         if self.schema_field == "json_schema" and "response_format" in body and question.constraint is not None:
             body["json_schema"] = json.loads(question.constraint.pattern)
             del body["response_format"]

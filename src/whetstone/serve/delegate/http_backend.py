@@ -12,7 +12,6 @@ from typing import Any
 from whetstone.data.example import Message
 from whetstone.engine.api import Sampling
 from whetstone.engine.http_server import server_address
-from whetstone.engine.room import USUAL_NEW_TOKENS
 from whetstone.serve.backend import BackendState, Embedding, Load, Phase
 from whetstone.serve.delegate.dialect import UNKNOWN, Asked, Dialect, Extension, extensions, refusal
 from whetstone.serve.delegate.upstream import BUSY, REFUSED, UNREACHABLE, Upstream
@@ -133,7 +132,7 @@ class HttpBackend:
             ServeError: The question is wrong, or gets no whole answer.
         """
         upstream = self._ready(question.model)
-        asked = self._dialect.ask(question, question.prompt, self._model, USUAL_NEW_TOKENS)
+        asked = self._dialect.ask(question, question.prompt, self._model, None)
         try:
             await self._check_reads(upstream, question)
             async with aclosing(upstream.ask(asked, question)) as pieces:
