@@ -185,6 +185,7 @@ def _service(
         fallbacks=backends.fallbacks,
         cache=AnswerCache(settings.cache_bytes) if settings.cache_bytes else None,
         listeners=tuple(listeners),
+        names=frozenset(named.name for named in name_models(options.refs)),
     )
 
     def identify(request: Request) -> Principal:

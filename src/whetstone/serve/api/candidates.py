@@ -27,7 +27,7 @@ def candidates(service: Service, name: str, *, stand_in: bool = True) -> Iterato
     """
     own = [backend for backend in service.backends if backend not in service.fallbacks]
     known = any(name in backend.models for backend in service.backends)
-    if not known and all(backend.models for backend in own):
+    if not known and (name not in service.names if service.names else all(backend.models for backend in own)):
         raise _unknown(service, name)
     failure = None
     found = False

@@ -1,7 +1,6 @@
 """What the handlers of one server share."""
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from whetstone.serve.answered import Answered, Listener
 from whetstone.serve.backend import Backend
@@ -28,7 +27,8 @@ class Service:
             model of the same name, or with their first.
         cache: Answers that were given before; None to keep none.
         listeners: Told what became of each request.
-        started_at: In seconds since 1970.
+        names: What requests may call the models that the server was started with, also before they are there; none
+            where only the backends know.
     """
 
     settings: Serve
@@ -38,7 +38,7 @@ class Service:
     fallbacks: tuple[Backend, ...] = ()
     cache: AnswerCache | None = None
     listeners: tuple[Listener, ...] = ()
-    started_at: float = field(default_factory=time.time)
+    names: frozenset[str] = frozenset()
 
     def identify(self, authorization: str | None) -> Principal:
         """Who asks, by the header.
