@@ -83,6 +83,7 @@ def test_a_worker_that_is_killed_is_said_to_be_and_comes_back(server: RealServer
     server.worker.kill()
     end_s = time.monotonic() + 60
     refused = 0
+    seen = set()
     while True:
         response = httpx.post(f"{server.url}/v1/chat/completions", json=BODY, timeout=60)
         if response.status_code == 200:
@@ -90,10 +91,12 @@ def test_a_worker_that_is_killed_is_said_to_be_and_comes_back(server: RealServer
         refused += 1
         assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
         assert response.json()["error"]["code"] in ("backend_lost", "restarting")
-        assert httpx.get(f"{server.url}/health/ready").status_code == 503
+        # It may be back by now, but not each time.
+        seen.add(httpx.get(f"{server.url}/health/ready").status_code)
         assert httpx.get(f"{server.url}/health/live").status_code == 200
         assert time.monotonic() < end_s
         time.sleep(0.05)
+    assert 503 in seen
     assert refused and response.json()["choices"] == before
     [backend] = httpx.get(f"{server.url}/health").json()["backends"]
     assert backend["restarts"] == 1 and "SIGKILL" in backend["last_error"]
