@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -67,15 +68,15 @@ def _generated(server: RealServer, examples: int) -> str:
 
 
 def test_generated_requests_find_no_server_error(server: RealServer) -> None:
-    assert "12 selected" in _generated(server, 5) or "operations" in _generated(server, 5).lower()
+    assert re.search(r"^\s*\d+ generated", _generated(server, 5), re.MULTILINE)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_five_thousand_generated_requests_find_no_server_error(server: RealServer) -> None:
     said = _generated(server, 900)
-    [count] = [int(line.split()[0]) for line in said.splitlines() if "generated" in line]
-    assert count >= 5000
+    generated = re.search(r"^\s*(\d+) generated", said, re.MULTILINE)
+    assert generated is not None and int(generated[1]) >= 5000
 
 
 def test_a_worker_that_is_killed_is_said_to_be_and_comes_back(server: RealServer) -> None:
