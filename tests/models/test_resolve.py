@@ -17,8 +17,8 @@ from whetstone.models.adapter import add_adapter
 from whetstone.models.fingerprint import digest_weights, record_weights
 from whetstone.models.load import BUILTIN_BASE, load_template, load_weights, locate
 from whetstone.models.merge import merge
-from whetstone.models.ref import parse_ref
-from whetstone.models.resolve import Nf4Training, Resolved, Resolver, is_there
+from whetstone.models.ref import is_there, parse_ref
+from whetstone.models.resolve import Nf4Training, Resolved, Resolver
 from whetstone.models.scratch import save_scratch
 from whetstone.run import Run, SettingsRecord, Tuning
 from whetstone.tune_section import Tune

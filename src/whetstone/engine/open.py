@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from whetstone.data.example import Message
 from whetstone.data.template import Template
@@ -18,18 +17,17 @@ from whetstone.engine.api import Constraint, Engine, Request, Sampling
 from whetstone.engine.open_torch import TorchWeights, asked_with, load_torch, torch_weights
 from whetstone.engine.opened_template import template_of
 from whetstone.engine.provenance import Provenance
+from whetstone.engine.server_key import key_for
 from whetstone.errors import UserError
 from whetstone.models.load import context_tokens, load_config
-from whetstone.models.ref import Gguf, ModelRef, RandomWeights, RunModel, Server, Weights, parse_ref
-from whetstone.models.resolve import Resolved, Resolver, is_there
+from whetstone.models.ref import Gguf, ModelRef, RandomWeights, RunModel, Server, Weights, is_there, parse_ref
+from whetstone.models.resolve import Resolved, Resolver
 
 if TYPE_CHECKING:
     from whetstone.engine.torch_engine import TorchEngine
 
 __all__ = ["Opened", "close_adapter", "open_adapter", "open_engine", "open_engines"]
 
-_KEY = "WHETSTONE_API_KEY"
-_OPENAI_KEY, _OPENAI = "OPENAI_API_KEY", "api.openai.com"
 _ADAPTER_DIGITS = 16
 
 
@@ -344,11 +342,7 @@ def _open(one: _Found, engines: Mapping[TorchWeights, Engine]) -> Opened:
 
 
 def _open_server(ref: str, server: Server) -> Opened:
-    """A server; it gets ``WHETSTONE_API_KEY``, and the key of OpenAI goes to nobody but OpenAI."""
     from whetstone.engine.http_engine import HttpEngine
 
-    key = os.environ.get(_KEY)
-    if not key and urlsplit(server.url).hostname == _OPENAI:
-        key = os.environ.get(_OPENAI_KEY)
-    engine = HttpEngine(server.url, server.model, api_key=key)
+    engine = HttpEngine(server.url, server.model, api_key=key_for(server.url, os.environ))
     return Opened(engine, None, Provenance(ref=ref, engine="http", origin=server.url))

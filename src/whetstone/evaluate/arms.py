@@ -20,8 +20,8 @@ from whetstone.errors import UserError
 from whetstone.evaluate.collect import Generator, Prompt, render_prompts
 from whetstone.experiment import Experiment
 from whetstone.judge_section import ExtraArm
-from whetstone.models.ref import ModelRef, RunModel, parse_ref
-from whetstone.models.resolve import Resolver, is_there
+from whetstone.models.ref import ModelRef, RunModel, is_there, parse_ref
+from whetstone.models.resolve import Resolver
 from whetstone.run import ArmRecord, Run
 
 __all__ = ["OpenedArm", "opened_arms"]

@@ -10,8 +10,8 @@ from whetstone.files import write_atomic
 from whetstone.models.fingerprint import digest_weights
 from whetstone.models.gguf import GgufType, export_gguf
 from whetstone.models.merge import merge
-from whetstone.models.ref import RunModel, Weights, parse_ref
-from whetstone.models.resolve import Resolver, is_there
+from whetstone.models.ref import RunModel, Weights, is_there, parse_ref
+from whetstone.models.resolve import Resolver
 
 __all__ = ["export_model"]
 

@@ -15,10 +15,10 @@ from whetstone.models.builtin import BUILTIN_BASE
 from whetstone.models.fingerprint import digest_weights
 from whetstone.models.load import locate
 from whetstone.models.merge import merge
-from whetstone.models.ref import Gguf, Mlx, ModelRef, RandomWeights, RunModel, Weights, is_there, nearest
+from whetstone.models.ref import Gguf, Mlx, ModelRef, RandomWeights, RunModel, Weights, nearest
 from whetstone.run import Manifest, Run, list_runs
 
-__all__ = ["Nf4Training", "Resolved", "Resolver", "is_there", "run_of"]
+__all__ = ["Nf4Training", "Resolved", "Resolver", "run_of"]
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 _MERGED_NOTE = "merged.json"

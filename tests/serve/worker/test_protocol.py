@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from whetstone.data.example import Message
 from whetstone.engine.api import Constraint, Sampling, Usage
 from whetstone.serve.errors import ServeError
+from whetstone.serve.json_line import encode
 from whetstone.serve.question import Ending, Piece, Question, TokenScore
 from whetstone.serve.served_model import JudgedRate, Proof, ServedModel, Usual
 from whetstone.serve.worker.protocol import (
@@ -28,7 +29,6 @@ from whetstone.serve.worker.protocol import (
     ToWorker,
     UnloadAdapter,
     Vector,
-    encode,
     encode_step,
     read_from_server,
     read_from_worker,

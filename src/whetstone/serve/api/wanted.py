@@ -5,6 +5,7 @@ from typing import Literal
 
 from whetstone.data.example import Message
 from whetstone.engine.api import Constraint, Sampling
+from whetstone.serve.observe.observation import last_user_turn
 from whetstone.serve.question import Question
 from whetstone.serve.served_model import ServedModel
 
@@ -104,8 +105,7 @@ def last_asked(prompt: Prompt) -> str:
     """The last user turn, or the text that is continued; empty for token ids."""
     if isinstance(prompt, str):
         return prompt
-    turns = [turn.content for turn in turns_of(prompt) if turn.role == "user"]
-    return turns[-1] if turns else ""
+    return last_user_turn(turns_of(prompt))
 
 
 def turns_of(prompt: Prompt) -> tuple[Message, ...]:

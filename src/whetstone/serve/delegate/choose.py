@@ -3,8 +3,8 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
+from whetstone.engine.server_key import key_for
 from whetstone.errors import UserError
 from whetstone.models.ref import Server, is_there
 from whetstone.serve.delegate.delegate_backend import DelegateBackend
@@ -18,9 +18,6 @@ from whetstone.serve.proof.names import NamedModel, name_models
 from whetstone.serve.worker.protocol import Opening
 
 __all__ = ["delegate_backend", "http_backend", "is_elsewhere"]
-
-_KEY = "WHETSTONE_API_KEY"
-_OPENAI_KEY, _OPENAI = "OPENAI_API_KEY", "api.openai.com"
 
 
 def is_elsewhere(ref: str) -> bool:
@@ -46,10 +43,7 @@ def http_backend(ref: str, environment: Mapping[str, str] = os.environ) -> HttpB
     server = named.model
     if not isinstance(server, Server):
         raise UserError(f"{ref}: no address; give http://HOST:PORT/v1#MODEL")
-    key = environment.get(_KEY)
-    if not key and urlsplit(server.url).hostname == _OPENAI:
-        key = environment.get(_OPENAI_KEY)
-    return HttpBackend(server.url, server.model, name=named.name, api_key=key)
+    return HttpBackend(server.url, server.model, name=named.name, api_key=key_for(server.url, environment))
 
 
 def delegate_backend(kind: DelegateKind, opening: Opening, *, program: str | None = None) -> DelegateBackend:

@@ -1,10 +1,9 @@
 """What is said between the server's process and the one that prepares models for a program, one JSON object a line."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import orjson
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from whetstone.data.example import Message
 from whetstone.engine.api import Sampling
@@ -21,7 +20,6 @@ __all__ = [
     "Render",
     "Rendered",
     "ToPreparer",
-    "encode",
     "read_from_preparer",
     "read_to_preparer",
 ]
@@ -145,18 +143,6 @@ _TO: TypeAdapter[ToPreparer] = TypeAdapter(Annotated[ToPreparer, Field(discrimin
 _FROM: TypeAdapter[FromPreparer] = TypeAdapter(Annotated[FromPreparer, Field(discriminator="kind")])
 
 
-def encode(message: ToPreparer | FromPreparer) -> bytes:
-    """A message as a line.
-
-    Raises:
-        ValueError: It holds what JSON cannot say: half a surrogate pair, or an integer beyond 64 bits.
-    """
-    try:
-        return orjson.dumps(message, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
-    except orjson.JSONEncodeError as error:
-        raise ValueError(str(error)) from None
-
-
 def read_to_preparer(line: bytes) -> ToPreparer:
     """The message of a line.
 
@@ -173,9 +159,3 @@ def read_from_preparer(line: bytes) -> FromPreparer:
         ValueError: It is none.
     """
     return _FROM.validate_json(line)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True)
-    raise TypeError

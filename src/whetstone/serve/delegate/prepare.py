@@ -10,7 +10,8 @@ import sys
 from typing import NoReturn
 
 from whetstone.errors import UserError
-from whetstone.serve.delegate.order import Prepare, Render, encode, read_to_preparer
+from whetstone.serve.delegate.order import Prepare, Render, read_to_preparer
+from whetstone.serve.json_line import encode
 from whetstone.serve.worker.faults import tell_fault
 from whetstone.serve.worker.pipes import EndOfServer, Pipe, leave_signals_to_server, take_pipes
 from whetstone.serve.worker.protocol import Lost, Refused, Stage

@@ -8,9 +8,10 @@ from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import Callable, Sequence
 
 from whetstone.errors import UserError
-from whetstone.serve.delegate.order import Prepare, Prepared, PromptOfWire, Render, Rendered, encode, read_from_preparer
+from whetstone.serve.delegate.order import Prepare, Prepared, PromptOfWire, Render, Rendered, read_from_preparer
 from whetstone.serve.delegate.running import whole
 from whetstone.serve.errors import ServeError
+from whetstone.serve.json_line import encode
 from whetstone.serve.worker.protocol import Lost, Refused, Stage
 
 __all__ = ["PROGRAM", "Preparing"]

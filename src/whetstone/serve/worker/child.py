@@ -8,7 +8,8 @@ import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import AsyncIterator, Sequence
 
-from whetstone.serve.worker.protocol import ToWorker, encode
+from whetstone.serve.json_line import encode
+from whetstone.serve.worker.protocol import ToWorker
 
 __all__ = ["PROGRAM", "Child"]
 

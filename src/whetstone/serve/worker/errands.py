@@ -9,11 +9,12 @@ from functools import partial
 
 from whetstone.errors import UserError
 from whetstone.serve.errors import ServeError
+from whetstone.serve.json_line import encode
 from whetstone.serve.worker.adapters import load_adapter, unload_adapter
 from whetstone.serve.worker.faults import as_serve_error
 from whetstone.serve.worker.hosted import Hosted
 from whetstone.serve.worker.pipes import EndOfServer, Pipe
-from whetstone.serve.worker.protocol import Done, Failed, Loaded, Opening, Vector, encode
+from whetstone.serve.worker.protocol import Done, Failed, Loaded, Opening, Vector
 from whetstone.serve.worker.stepper import Stepper
 
 __all__ = ["Errands"]

@@ -9,9 +9,10 @@ import orjson
 from pydantic import ValidationError
 
 from whetstone.serve.errors import ServeError
+from whetstone.serve.json_line import encode
 from whetstone.serve.worker.faults import tell_fault
 from whetstone.serve.worker.pipes import Pipe
-from whetstone.serve.worker.protocol import Drop, Failed, Open, Order, ToWorker, encode, read_from_server
+from whetstone.serve.worker.protocol import Drop, Failed, Open, Order, ToWorker, read_from_server
 
 __all__ = ["Incoming"]
 

@@ -5,11 +5,12 @@ import threading
 import time
 from functools import partial
 
+from whetstone.serve.json_line import encode
 from whetstone.serve.worker.errands import Errands
 from whetstone.serve.worker.faults import as_serve_error
 from whetstone.serve.worker.incoming import Incoming
 from whetstone.serve.worker.pipes import EndOfServer, Pipe
-from whetstone.serve.worker.protocol import Ask, Drop, Embed, Failed, LoadAdapter, Order, UnloadAdapter, encode
+from whetstone.serve.worker.protocol import Ask, Drop, Embed, Failed, LoadAdapter, Order, UnloadAdapter
 from whetstone.serve.worker.stepper import Stepper
 
 __all__ = ["Intake"]

@@ -10,10 +10,11 @@ import sys
 from typing import NoReturn
 
 from whetstone.errors import UserError
+from whetstone.serve.json_line import encode
 from whetstone.serve.worker.faults import tell_fault
 from whetstone.serve.worker.incoming import Incoming
 from whetstone.serve.worker.pipes import EndOfServer, Pipe, leave_signals_to_server, take_pipes
-from whetstone.serve.worker.protocol import Lost, Ready, Refused, Stage, encode
+from whetstone.serve.worker.protocol import Lost, Ready, Refused, Stage
 
 __all__ = ["main"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from whetstone.engine.api import Usage
 from whetstone.serve.errors import ServeError
@@ -37,7 +37,6 @@ __all__ = [
     "Told",
     "UnloadAdapter",
     "Vector",
-    "encode",
     "encode_step",
     "read_from_server",
     "read_from_worker",
@@ -261,18 +260,6 @@ _TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discri
 _TO_SERVER: TypeAdapter[ToServer] = TypeAdapter(Annotated[ToServer, Field(discriminator="kind")])
 
 
-def encode(message: ToWorker | ToServer) -> bytes:
-    """A message as a line.
-
-    Raises:
-        ValueError: It holds what JSON cannot say: half a surrogate pair, or an integer beyond 64 bits.
-    """
-    try:
-        return orjson.dumps(message, default=_plain, option=orjson.OPT_APPEND_NEWLINE)
-    except orjson.JSONEncodeError as error:
-        raise ValueError(str(error)) from None
-
-
 def read_from_server(line: bytes) -> ToWorker:
     """The message of a line.
 
@@ -307,12 +294,6 @@ def read_told(told: Told) -> tuple[Piece, Ending | None]:
         return piece, None
     reason, *counts = told[4]
     return piece, Ending(reason, Usage(*counts))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True)
-    raise TypeError
 
 
 def _told(asked: int, piece: Piece, ending: Ending | None) -> list[Any]:

@@ -17,10 +17,11 @@ from whetstone.engine.api import Completion, Delta, Request
 from whetstone.engine.torch_engine import TorchEngine
 from whetstone.engine.worker import Worker
 from whetstone.serve.errors import ServeError
+from whetstone.serve.json_line import encode
 from whetstone.serve.question import Ending, Piece
 from whetstone.serve.worker.hosted import Hosted
 from whetstone.serve.worker.pipes import Pipe
-from whetstone.serve.worker.protocol import Busy, Failed, encode, encode_step
+from whetstone.serve.worker.protocol import Busy, Failed, encode_step
 from whetstone.serve.worker.spelling import Scorer
 
 __all__ = ["Stepper"]
